@@ -1,0 +1,86 @@
+"""mailcfg from the laptop: passwords are typed and hashed here, and only the hash travels."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from mailops import secrets
+from mailops.errors import MailopsError
+from mailops.remote import accounts as remote
+from mailops.remote import crypt
+from mailops.remote.errors import AgentError
+
+if TYPE_CHECKING:
+    from mailops.connection import Machine
+    from mailops.site import Site
+
+
+def run(c: Any, argv: Sequence[str], as_json: bool = False) -> None:
+    """Do a mailcfg command on the site's mailhost. MailopsError, with mailcfg's exit code, when refused.
+
+    What can be refused here is refused before there is a connection.
+    """
+    from mailops import fleet
+
+    command = parse(argv)
+    if command.name == "help" and not as_json:
+        print(remote.HELP)
+        return
+    site = fleet.load()
+    host = fleet.select(c, site, ("mailhost",))[0]
+    with fleet.machine(c, site, host, quiet=as_json) as machine:
+        mailcfg(machine, command, as_json)
+
+
+def parse(argv: Sequence[str]) -> remote.Command:
+    """The command that `argv` is; MailopsError (2), which never repeats a password, when it is none."""
+    with _as_mailops_error():
+        return remote.parse(argv)
+
+
+def mailcfg(machine: Machine, command: remote.Command, as_json: bool = False) -> None:
+    """Have `machine` do `command`, and print what it says, as a table or as JSON."""
+    hashed = None if command.pw is None else hash_password(secrets.remember(command.pw))
+    args = {"argv": [command.name, *command.words], "hash": hashed}
+    # The machine asks only when a password is really needed, and all else is right.
+    answer = machine.call("mailcfg", args, {"hash": ask_hash})
+    if as_json:
+        print(json.dumps(answer, indent=2))
+    else:
+        for line in [*remote.table(answer["rows"] or []), *answer["lines"]]:
+            print(line)
+    if answer["code"]:
+        raise MailopsError(answer["error"], answer["hint"], answer["code"])
+
+
+def hashes(site: Site, emails: Sequence[str]) -> dict[str, str]:
+    """Hashes of the initial passwords of `emails`, all of them site.mail_users; no other one is fetched."""
+    users = {user.email: user.pw for user in site.mail_users}
+    return {email: hash_password(secrets.resolve(users[email]), users[email].where) for email in emails}
+
+
+def ask_hash(email: str) -> str:
+    """The hash of a password that is typed twice without echo, or read from a stdin that is no terminal."""
+    with _as_mailops_error():
+        pw = remote.read_password(email)
+    return hash_password(secrets.remember(pw))
+
+
+def hash_password(pw: str, where: str = "") -> str:
+    """As `mailops.remote.crypt` does it, by passlib. MailopsError names `where` the password comes from."""
+    from passlib.hash import bcrypt
+
+    with _as_mailops_error(f"{where}: " if where else ""):
+        crypt.check(pw)
+    return crypt.SCHEME + str(bcrypt.using(rounds=crypt.ROUNDS, ident="2b", truncate_error=True).hash(pw))
+
+
+@contextmanager
+def _as_mailops_error(prefix: str = "") -> Iterator[None]:
+    try:
+        yield
+    except AgentError as error:
+        raise MailopsError(prefix + error.message, error.hint, error.code) from None

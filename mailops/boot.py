@@ -1,0 +1,31 @@
+"""Unlock and lock: from a passphrase to a mail system that answers, and back to a closed vault."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mailops import converge, fleet
+from mailops.connection import Machine
+
+
+def unlock(c: Any) -> None:
+    """Open the vault, start mail, and return when SMTP and IMAP really answer."""
+
+    def work(machine: Machine) -> dict[str, Any]:
+        answers = {"passphrase": lambda _: converge.passphrase(machine.site, new=False)}
+        result = machine.call("unlock", {"who": fleet.who()}, answers)
+        machine.listener.say("the mail system is up" if result["changed"] else "the mail system was up already")
+        return result
+
+    fleet.each(c, ("mailhost",), work)
+
+
+def lock(c: Any) -> None:
+    """Stop mail and close the vault."""
+
+    def work(machine: Machine) -> dict[str, Any]:
+        result = machine.call("lock", {"who": fleet.who()})
+        machine.listener.say("the vault is locked" if result["changed"] else "the vault was locked already")
+        return result
+
+    fleet.each(c, ("mailhost",), work)

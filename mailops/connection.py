@@ -1,0 +1,276 @@
+"""One SSH connection to one host of the site: a Fabric connection that trusts pinned host keys alone,
+and the agent call that goes over it.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import socket
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import fabric
+import paramiko
+
+from mailops import agent, secrets
+from mailops.errors import UNREACHABLE, MailopsError
+from mailops.site import Host, Site
+
+SILENCE = 60.0  # seconds; the agent says something at least every ten
+SUDO_PATIENCE = 20.0  # seconds for sudo to take or refuse a password
+TIMEOUTS = {"timeout": 10, "banner_timeout": 15, "auth_timeout": 30, "channel_timeout": 15}
+
+Answers = dict[str, Callable[[Any], Any]]
+
+
+class Listener(Protocol):
+    """Who is told what the agent does, while it does it."""
+
+    def step(self, name: str, state: str, detail: str) -> None: ...
+    def progress(self, name: str, percent: float, detail: str) -> None: ...
+    def say(self, text: str) -> None: ...
+
+
+class PinnedConnection(fabric.Connection):  # type: ignore[misc]
+    """A Fabric connection that sends nothing to a machine whose key is not the pinned one.
+
+    Stock Fabric adds unknown keys and accepts changed ones, for jump hosts too; this one refuses both.
+    `~/.ssh/config` is honoured under the host's name in hosts.toml; what hosts.toml says wins.
+    """
+
+    site: Site | None = None
+
+    def __init__(self, site: Site, host: Host, config: fabric.Config | None = None, **kwargs: Any) -> None:
+        config = (config or fabric.Config()).clone()
+        self._set(site=site)
+        known = config.base_ssh_config.lookup(host.name)
+        options: dict[str, Any] = dict(TIMEOUTS)
+        if host.identity:
+            options |= {"key_filename": [host.identity], "look_for_keys": False}
+        user = host.user or known.get("user") or "root"
+        super().__init__(host.name, user=user, port=host.port, config=config, connect_kwargs=options, **kwargs)
+        if host.address:
+            self.host = host.address
+        self.client.set_missing_host_key_policy(_Refuse(host))
+        _pin(self.client, host, self.host, self.port)
+
+    def get_gateway(self) -> Any:
+        """ProxyJump hops as pinned connections; Fabric's own would accept any key on the way."""
+        if "proxyjump" not in self.ssh_config or not isinstance(self.site, Site):
+            return super().get_gateway()
+        gateway: PinnedConnection | None = None
+        for hop in self.ssh_config["proxyjump"].split(","):
+            wanted = self.derive_shorthand(hop.strip())
+            host = _hop(self.site, wanted)
+            gateway = PinnedConnection(self.site, host, self.config, gateway=gateway or False)
+        return gateway
+
+
+class Machine:
+    """A host of the site with a connection to it; `call` runs one thing on it and returns its result."""
+
+    def __init__(self, site: Site, host: Host, listener: Listener, config: fabric.Config | None = None) -> None:
+        self.site = site
+        self.host = host
+        self.listener = listener
+        self.connection = PinnedConnection(site, host, config)
+
+    def __enter__(self) -> Machine:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.connection.close()
+
+    def call(
+        self, name: str, args: dict[str, Any], answers: Answers | None = None, install_python: bool = False
+    ) -> dict[str, Any]:
+        """Run the agent call `name`; its questions are answered by `answers`, its events go to the listener.
+
+        MailopsError with the agent's own message, or with code 4 when there is no talking to the machine.
+        """
+        channel = self.open().open_session(timeout=15)
+        try:
+            channel.settimeout(SILENCE)
+            password = self._sudo_password()
+            channel.exec_command(agent.command(install_python, self._sudo(password)))
+            if password:
+                _answer_sudo(channel, password, self.host.name)
+            header = {"agent": agent.digest(), "call": name, "args": args}
+            channel.sendall(_frame(json.dumps(header).encode()))
+            return self._converse(channel, answers or {})
+        except (OSError, paramiko.SSHException) as error:
+            raise self._lost(error) from None
+        finally:
+            channel.close()
+
+    def open(self) -> paramiko.Transport:
+        """Connect and log in, unless that is done; MailopsError (code 4) says what stood in the way."""
+        name = self.host.name
+        try:
+            self.connection.open()
+        except paramiko.BadHostKeyException as error:
+            raise changed_key(self.host, error.expected_key, error.key) from None
+        except paramiko.AuthenticationException as error:
+            where = f"{self.connection.user}@{self.connection.host}"
+            hint = f"try `ssh {where}`; name the key with `identity` under [hosts.{name}], or load it with ssh-add"
+            raise MailopsError(f"{name}: {where} lets none of our keys in ({error})", hint, UNREACHABLE) from None
+        except (OSError, paramiko.SSHException, EOFError) as error:
+            where = f"{self.connection.host} port {self.connection.port}"
+            hint = f"is it running, and is its address right in {self.site.path.name}?"
+            raise MailopsError(f"{name}: no connection to {where}: {_reason(error)}", hint, UNREACHABLE) from None
+        transport: paramiko.Transport = self.connection.transport
+        if isinstance(transport.sock, socket.socket):
+            transport.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return transport
+
+    def _converse(self, channel: paramiko.Channel, answers: Answers) -> dict[str, Any]:
+        for line in channel.makefile("rb"):
+            event = _event(line)
+            match event.get("t"):
+                case "result":
+                    data: dict[str, Any] = event["data"]
+                    return data
+                case "error":
+                    raise MailopsError(
+                        f"{self.host.name}: {event['message']}",
+                        event["hint"].replace("NAME", self.host.name),
+                        event["code"],
+                    )
+                case "agent":
+                    channel.sendall(_frame(agent.archive()))
+                case "ask":
+                    answer = answers[event["what"]](event["data"])
+                    channel.sendall(_frame(json.dumps(answer).encode()))
+                case "step":
+                    self.listener.step(event["name"], event["state"], event["detail"])
+                case "progress":
+                    self.listener.progress(event["name"], event["percent"], event["detail"])
+                case "say":
+                    self.listener.say(event["text"])
+        raise self._ended(channel)
+
+    def _sudo_password(self) -> str:
+        if self.connection.user == "root" or self.host.sudo_pw is None:
+            return ""
+        return secrets.resolve(self.host.sudo_pw)
+
+    def _sudo(self, password: str) -> str:
+        if self.connection.user == "root":
+            return ""
+        return "LC_ALL=C sudo -S -k -p ''" if password else "LC_ALL=C sudo -n"
+
+    def _ended(self, channel: paramiko.Channel) -> MailopsError:
+        """The agent is gone and left no result: its stderr says why."""
+        words = channel.makefile_stderr("rb").read().decode(errors="replace").strip()
+        name = self.host.name
+        if "password is required" in words:
+            hint = f'add sudo_pw = {{ prompt = "sudo password on {name}" }} under [hosts.{name}]'
+            return MailopsError(f"{name}: sudo wants a password for {self.connection.user}", hint, UNREACHABLE)
+        if "sudo" in words and "not found" in words:
+            return MailopsError(f"{name}: there is no sudo for {self.connection.user}; log in as root or install it")
+        return MailopsError(f"{name}: the agent ended without a result: {secrets.mask(words) or 'no reason given'}")
+
+    def _lost(self, error: Exception) -> MailopsError:
+        hint = "what was under way there ends by itself; run this again and it is picked up"
+        return MailopsError(f"{self.host.name}: the connection was lost: {_reason(error)}", hint, UNREACHABLE)
+
+
+class _Refuse(paramiko.MissingHostKeyPolicy):
+    """No pinned key, or a key of another type than the pinned one: the connection ends here."""
+
+    def __init__(self, host: Host) -> None:
+        self.host = host
+
+    def missing_host_key(self, client: paramiko.SSHClient, hostname: str, key: paramiko.PKey) -> None:
+        if self.host.host_key:
+            raise changed_key(self.host, parse_key(self.host.host_key), key)
+        hint = f"look at its fingerprint and pin it: fab trust {self.host.name}"
+        raise MailopsError(f"{self.host.name}: its host key is not pinned, so nothing was sent", hint, UNREACHABLE)
+
+
+def changed_key(host: Host, pinned: paramiko.PKey, found: paramiko.PKey) -> MailopsError:
+    hint = (
+        f"a reinstalled machine? Check the fingerprint on its own console with\n"
+        f"  ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub\n"
+        f"  and if it is the one found: fab trust {host.name}. If not, somebody stands in between: do not go on."
+    )
+    message = (
+        f"{host.name}: the host key has changed, so nothing was sent\n"
+        f"  pinned  {fingerprint(pinned)}\n"
+        f"  found   {fingerprint(found)}"
+    )
+    return MailopsError(message, hint, UNREACHABLE)
+
+
+def fingerprint(key: paramiko.PKey) -> str:
+    """As `ssh-keygen -l` shows it: SHA256:, base64 without padding, and the type."""
+    digest = base64.b64encode(hashlib.sha256(key.asbytes()).digest()).decode().rstrip("=")
+    return f"SHA256:{digest} ({key.get_name()})"
+
+
+def parse_key(pin: str) -> paramiko.PKey:
+    kind, data = pin.split()[:2]
+    return paramiko.PKey.from_type_string(kind, base64.b64decode(data))
+
+
+def _pin(client: paramiko.SSHClient, host: Host, address: str, port: int) -> None:
+    """Put the pinned key where Paramiko looks for it: under `[host]:port`, the bare host for port 22."""
+    if host.host_key:
+        key = parse_key(host.host_key)
+        name = address if port == 22 else f"[{address}]:{port}"
+        client.get_host_keys().add(name, key.get_name(), key)
+    elif host.role == "jump":
+        client.load_system_host_keys()
+
+
+def _hop(site: Site, wanted: dict[str, Any]) -> Host:
+    """A ProxyJump hop: a host of hosts.toml with its pin, else one that ~/.ssh/known_hosts vouches for."""
+    for host in site.hosts.values():
+        if wanted["host"] in (host.name, host.address):
+            return host
+    return Host(
+        name=wanted["host"], role="jump", address=None, port=wanted["port"], user=wanted["user"],
+        host_key=None, identity=None, sudo_pw=None, debian=None,
+    )  # fmt: skip
+
+
+def _answer_sudo(channel: paramiko.Channel, password: str, name: str) -> None:
+    """Feed sudo its password and wait until it lets the loader start.
+
+    A second question means that the password was wrong; Invoke's own answer to it would hang for ever.
+    """
+    channel.sendall(password.encode() + b"\n")
+    words = b""
+    deadline = time.monotonic() + SUDO_PATIENCE
+    while not channel.recv_ready():
+        if channel.recv_stderr_ready():
+            words += channel.recv_stderr(4096)
+        if b"try again" in words or b"incorrect" in words or time.monotonic() > deadline:
+            hint = f"check sudo_pw under [hosts.{name}]"
+            raise MailopsError(f"{name}: sudo refuses the password", hint, UNREACHABLE)
+        if channel.exit_status_ready() and not channel.recv_ready():
+            said = words.decode(errors="replace").strip()
+            raise MailopsError(f"{name}: sudo does not let us in: {said}", code=UNREACHABLE)
+        time.sleep(0.02)
+
+
+def _event(line: bytes) -> dict[str, Any]:
+    try:
+        event: dict[str, Any] = json.loads(line)
+    except ValueError:  # a login banner or a shell profile that prints: not ours, not in the way
+        return {}
+    return event if isinstance(event, dict) else {}
+
+
+def _frame(payload: bytes) -> bytes:
+    return b"MAILOPS %d\n" % len(payload) + payload
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    text = str(error) or type(error).__name__
+    return text.partition("] ")[2] or text

@@ -1,0 +1,168 @@
+"""Bootstrap, push and plan: render what a machine should be, and have its agent make it so, or say how it differs."""
+
+from __future__ import annotations
+
+import base64
+import difflib
+import getpass
+import sys
+import time
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from mailops import accounts, fleet, roles, secrets
+from mailops.connection import Answers, Machine
+from mailops.errors import BAD_INPUT, MailopsError
+from mailops.manifest import File, Manifest
+from mailops.site import Host, Site
+
+ROLES = ("mailhost", "mailnull")
+
+
+@dataclass
+class Rendering:
+    """The manifest of one host, made when the machine has told its facts, and the answers that go with it."""
+
+    site: Site
+    host: Host
+    listener: Any
+    config: Any = None
+    manifest: Manifest | None = field(default=None, init=False)
+
+    def answers(self) -> Answers:
+        return {
+            "manifest": self.render,
+            "files": self.contents,
+            "hashes": lambda emails: accounts.hashes(self.site, emails),
+            "passphrase": lambda data: passphrase(self.site, new=data["new"]),
+            "recovery": lambda key: show_recovery_key(self.host.name, key),
+        }
+
+    def render(self, facts: dict[str, Any]) -> dict[str, Any]:
+        if self.host.role == "mailnull":
+            facts = facts | {"mailhost_certificate": self._certificate() or facts["mailhost_certificate"]}
+        self.manifest = roles.manifest_for(self.site, self.host, facts, secrets.resolve)
+        return self.manifest.to_json()
+
+    def contents(self, paths: list[str]) -> dict[str, str]:
+        return {path: base64.b64encode(self.files[path].content).decode() for path in paths}
+
+    @cached_property
+    def files(self) -> dict[str, File]:
+        assert self.manifest is not None  # noqa: S101 - the agent asks for the manifest first
+        return {file.path: file for file in self.manifest.files}
+
+    def _certificate(self) -> str:
+        """What the mailhost serves, for its null clients to verify; "" when it cannot be asked now."""
+        mailhost = next((host for host in self.site.hosts.values() if host.role == "mailhost"), None)
+        if mailhost is None:
+            return ""
+        try:
+            with Machine(self.site, mailhost, self.listener, self.config) as machine:
+                return str(machine.call("certificate", {})["certificate"])
+        except MailopsError as error:
+            self.listener.say(f"the mailhost's certificate could not be read: {error.message}")
+            return ""
+
+
+def bootstrap(c: Any, as_json: bool = False) -> None:
+    """Packages, vault, accounts, keys, configuration, daemons: everything that hosts.toml says."""
+    fleet.each(c, ROLES, lambda machine: _apply(c, machine, "bootstrap"), as_json)
+
+
+def push(c: Any, as_json: bool = False) -> None:
+    """The configuration alone, no packages."""
+    fleet.each(c, ROLES, lambda machine: _apply(c, machine, "push"), as_json)
+
+
+def push_site(c: Any, site: Site) -> None:
+    """Push `site`'s configuration to its mailhost; for tasks that have just changed hosts.toml."""
+    host = next(host for host in site.hosts.values() if host.role == "mailhost")
+    with fleet.machine(c, site, host) as machine:
+        _apply(c, machine, "push")
+
+
+def plan(c: Any, as_json: bool = False) -> None:
+    """What bootstrap would change on each machine; nothing is touched."""
+    results = fleet.each(c, ROLES, lambda machine: _plan(c, machine), as_json)
+    if not as_json:
+        for name, result in results.items():
+            _print_plan(name, result)
+
+
+def passphrase(site: Site, new: bool) -> str:
+    """The vault's passphrase; a new one that is typed is typed twice, since a slip would lock its owner out."""
+    if site.cryptdir_pw is None:
+        raise MailopsError(f"{site.path.name}: cryptdir_pw is not set", code=BAD_INPUT)
+    value = secrets.resolve(site.cryptdir_pw)
+    if new and site.cryptdir_pw.kind == "prompt" and getpass.getpass("The same passphrase again: ") != value:
+        raise MailopsError("the two passphrases differ; nothing was made", "run it again", BAD_INPUT)
+    return value
+
+
+def show_recovery_key(name: str, key: str) -> bool:
+    """To the person's terminal even when stdout goes to a file: the key must not end up in a log."""
+    text = (
+        f"\n  The recovery key of the vault on {name}. It is shown once and stored nowhere: write it down.\n"
+        f"  Whoever has it can open the vault without the passphrase.\n\n    {key}\n\n"
+    )
+    if sys.stdout.isatty():
+        print(text, flush=True)
+        return True
+    try:
+        with open("/dev/tty", "w", encoding="utf-8") as terminal:
+            terminal.write(text)
+    except OSError:  # no terminal at all: a script asked for it, and is told on the side
+        print(text, file=sys.stderr, flush=True)
+    return True
+
+
+def _apply(c: Any, machine: Machine, task: str) -> dict[str, Any]:
+    started = time.monotonic()
+    rendering = Rendering(machine.site, machine.host, machine.listener, c.config)
+    args = {"task": task, "who": fleet.who()}
+    result = machine.call("converge", args, rendering.answers(), install_python=task == "bootstrap")
+    result["seconds"] = round(time.monotonic() - started, 1)
+    machine.listener.say(_summary(result))
+    return result
+
+
+def _summary(result: dict[str, Any]) -> str:
+    count = sum(len(lines) for lines in result["changes"].values())
+    changed = f"{count} changes" if count > 1 else "1 change" if count else "nothing changed"
+    waiting = "; the vault is locked, mail waits for `fab unlock`" if result["locked"] else ""
+    return f"{changed}, {result['seconds']} s{waiting}"
+
+
+def _plan(c: Any, machine: Machine) -> dict[str, Any]:
+    rendering = Rendering(machine.site, machine.host, machine.listener, c.config)
+    result = machine.call("converge", {"task": "plan", "who": fleet.who()}, rendering.answers())
+    current = result.pop("current")
+    result["diffs"] = {
+        path: _diff(rendering.files.get(path), path, old) for path, old in current.items() if old is not None
+    }
+    return result
+
+
+def _diff(file: File | None, path: str, old: str) -> str:
+    """A unified diff from the machine's file to ours, every known secret masked."""
+    before = base64.b64decode(old).decode(errors="replace").splitlines(keepends=True)
+    after = file.content.decode(errors="replace").splitlines(keepends=True) if file else []
+    lines = difflib.unified_diff(before, after, f"{path} (now)", f"{path} (planned)" if file else "/dev/null")
+    return secrets.mask("".join(line if line.endswith("\n") else f"{line}\n" for line in lines))
+
+
+def _print_plan(name: str, result: dict[str, Any]) -> None:
+    if "error" in result:
+        return
+    if not result["changes"]:
+        print(f"{name}  nothing would change")
+    for room, lines in result["changes"].items():
+        for line in lines:
+            print(f"{name}  {room:<12} {line}")
+    for text in result["diffs"].values():
+        print(f"\n{text}", end="")
+    if result["locked"] and not result["new_vault"]:
+        print(f"{name}  the vault is locked: accounts, keys and sieve scripts in it were not compared")
+

@@ -1,0 +1,32 @@
+"""What makes stock `fab` ours: hosts are those of hosts.toml, and a user's mistake is a line, not a traceback."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import fabric
+import invoke
+from invoke.exceptions import Exit
+
+from mailops.errors import MailopsError
+
+INTERRUPTED = 130  # as a shell has it for SIGINT
+
+
+class Executor(fabric.Executor):  # type: ignore[misc]
+    """One call per task: `-H` names hosts of the site, and the task itself goes over them.
+
+    Stock Fabric would run a task without `-H` on the laptop, and stop at the first host that fails.
+    """
+
+    def expand_calls(self, calls: Any, apply_hosts: bool = True) -> Any:
+        self.config["mailops_hosts"] = self.core[0].args.hosts.value or ""
+        return invoke.Executor.expand_calls(self, calls)
+
+    def execute(self, *tasks: Any) -> Any:
+        try:
+            return super().execute(*tasks)
+        except MailopsError as error:
+            raise Exit(f"mailops: {error}", error.code) from None
+        except KeyboardInterrupt:
+            raise Exit("interrupted; run it again and it is picked up where it was", INTERRUPTED) from None

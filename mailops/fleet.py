@@ -1,0 +1,84 @@
+"""Which machines a task is for, and doing it on each of them."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import platform
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from mailops import site as sites
+from mailops.connection import Machine
+from mailops.errors import BAD_INPUT, MailopsError
+from mailops.report import Report
+from mailops.site import Host, Site
+
+Work = Callable[[Machine], dict[str, Any]]
+ORDER = {"mailhost": 0, "webmail": 1, "mailnull": 2}  # what others lean on comes first
+
+
+def load() -> Site:
+    """The site of this folder, or of $MAILOPS_SITE; MailopsError lists everything that is wrong with it."""
+    return sites.load(sites.find())
+
+
+def select(c: Any, site: Site, roles: tuple[str, ...]) -> list[Host]:
+    """The hosts of `-H`, or every host with one of `roles`, in the order in which they depend on each other."""
+    names = [name for name in str(c.config.get("mailops_hosts") or "").split(",") if name]
+    for name in names:
+        if name not in site.hosts:
+            known = ", ".join(site.hosts) or "none"
+            raise MailopsError(f"{site.path.name} has no host {name!r}", f"it has: {known}", BAD_INPUT)
+        if site.hosts[name].role not in roles:
+            role, wanted = site.hosts[name].role, " or ".join(roles)
+            raise MailopsError(f"{name} is a {role}; this task is for a {wanted}", code=BAD_INPUT)
+    hosts = [site.hosts[name] for name in names] or [h for h in site.hosts.values() if h.role in roles]
+    if not hosts:
+        wanted = " or ".join(roles)
+        raise MailopsError(f"{site.path.name} has no {wanted}", f"add [hosts.NAME] with role = \"{roles[0]}\"", BAD_INPUT)
+    return sorted(hosts, key=lambda host: ORDER.get(host.role, 9))
+
+
+def mailhost(c: Any, site: Site) -> Machine:
+    """The one mailhost of the site, for the tasks that speak to it alone."""
+    host = select(c, site, ("mailhost",))[0]
+    return machine(c, site, host)
+
+
+def machine(c: Any, site: Site, host: Host, quiet: bool = False) -> Machine:
+    """A machine whose progress is reported on stdout, or on stderr where stdout is for JSON."""
+    return Machine(site, host, Report(host.name, sys.stderr if quiet else sys.stdout), c.config)
+
+
+def each(c: Any, roles: tuple[str, ...], work: Work, as_json: bool = False) -> dict[str, dict[str, Any]]:
+    """Do `work` on each selected machine; one that fails does not keep the others waiting.
+
+    Returns the results by host name; with `as_json` prints them. Raises the first MailopsError at the end.
+    """
+    site = load()
+    results: dict[str, dict[str, Any]] = {}
+    failures: list[MailopsError] = []
+    hosts = select(c, site, roles)
+    for host in hosts:
+        try:
+            with machine(c, site, host, quiet=as_json) as target:
+                results[host.name] = work(target)
+        except MailopsError as error:
+            failures.append(error)
+            results[host.name] = {"error": error.message, "hint": error.hint, "code": error.code}
+            if len(hosts) > 1:
+                print(f"{host.name}  ✗ {error}", file=sys.stderr)
+    if as_json:
+        print(json.dumps(results, indent=2))
+    if failures:
+        if len(hosts) == 1 and not as_json:
+            raise failures[0]
+        raise MailopsError(f"{len(failures)} of {len(hosts)} machines failed", code=failures[0].code)
+    return results
+
+
+def who() -> str:
+    """The person at this laptop, for the machine's lock and history."""
+    return f"{getpass.getuser()}@{platform.node()}"

@@ -1,0 +1,7 @@
+"""Throwaway Debian machines on this computer: a replica of a site, its DNS, and a stranger outside.
+
+    from mailops.lab import replica
+    hosts_file = replica.up(Path("hosts.toml"), "lab", print)
+
+Machines are systemd-nspawn containers on one bridge without a way out; see `machine`.
+"""

@@ -1,0 +1,298 @@
+"""One machine of the lab: an overlay on an image, booted by systemd-nspawn.
+
+It has an address on the bridge, its own systemd, sshd and host key. It is enough of a real server for
+gocryptfs, nftables, chattr and private mount namespaces; its kernel is this computer's.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from mailops.lab import keeper, power
+from mailops.lab.host import PATH, last_words, sh
+from mailops.lab.layout import BRIDGE, Lab, LabError, write
+
+BOOT_SECONDS = 60  # two are usual
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What is decided when a machine is made, and stays."""
+
+    lab: Lab
+    name: str
+    role: str
+    image: str
+    hostname: str
+    number: int  # the last number of its address
+
+    @property
+    def folder(self) -> Path:
+        return self.lab.machines / self.name
+
+    @property
+    def root(self) -> Path:
+        """The machine's file system as seen from this computer, whether it is on or off."""
+        return self.folder / "root"
+
+    @property
+    def address(self) -> str:
+        return self.lab.address(self.number)
+
+    @property
+    def unit(self) -> str:
+        """What this computer calls the machine: its systemd unit or cgroup, and its mount."""
+        return f"mailops-lab.{self.lab.name}.{self.name}"
+
+    @property
+    def short_name(self) -> str:
+        """Unique on this computer and short: nspawn names the machine's cable after it, in 15 characters."""
+        return f"mo{self.lab.slot}n{self.number}"
+
+    @property
+    def cable(self) -> Path:
+        return Path("/sys/class/net", f"vb-{self.short_name}")
+
+    def save(self) -> None:
+        """Written last when a machine is made: a folder without it is half built."""
+        facts = asdict(self)
+        del facts["lab"], facts["name"]
+        write(self.folder / "machine.json", json.dumps(facts, indent=1) + "\n")
+
+    @classmethod
+    def load(cls, lab: Lab, name: str) -> Machine:
+        path = lab.machines / name / "machine.json"
+        if not path.exists():
+            known = ", ".join(machine.name for machine in machines(lab)) or "none"
+            raise LabError(f'the lab "{lab.name}" has no machine "{name}" (it has: {known})', "fab lab.up")
+        return cls(lab=lab, name=name, **json.loads(path.read_text()))
+
+
+def machines(lab: Lab) -> list[Machine]:
+    """The machines of `lab` that are fully made, by their number."""
+    found = [Machine.load(lab, path.parent.name) for path in lab.machines.glob("*/machine.json")]
+    return sorted(found, key=lambda machine: machine.number)
+
+
+# Making one
+
+
+def lay_out(machine: Machine, image: Path) -> None:
+    """Make the overlay. What a killed run left behind is thrown away first."""
+    remove(machine)
+    for part in ("upper", "work", "root"):
+        (machine.folder / part).mkdir(parents=True)
+    (machine.folder / "image").symlink_to(image)
+    mount(machine)
+
+
+def mount(machine: Machine) -> None:
+    if not os.path.ismount(machine.root):
+        lower, upper, work = (machine.folder / part for part in ("image", "upper", "work"))
+        layers = f"lowerdir={lower},upperdir={upper},workdir={work}"
+        sh(["mount", "-t", "overlay", machine.unit, "-o", layers, machine.root])
+
+
+def put(machine: Machine, path: str, text: str, mode: int = 0o644) -> None:
+    """Write a file in the machine, from outside."""
+    target = machine.root / path.lstrip("/")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    write(target, text, mode)
+
+
+def chroot(machine: Machine, argv: Sequence[str], text: str = "") -> str:
+    """Run a command in the file system of a machine, which may be off."""
+    return sh(["chroot", machine.root, *argv], text)
+
+
+# On and off
+
+
+def start(machine: Machine) -> None:
+    """Switch the machine on and wait until sshd answers. One that is on already is left alone."""
+    if not is_on(machine):
+        kill(machine)  # the remains of one whose keeper was killed
+        mount(machine)
+        power.turn_on(machine.unit, machine.folder, _nspawn(machine))
+        power.wait(lambda: is_on(machine), 10, f"the keeper of {machine.name} does not start")
+    wait_for_ssh(machine)
+
+
+def _nspawn(machine: Machine) -> list[str]:
+    return [
+        "systemd-nspawn",
+        "--quiet",
+        "--boot",
+        "--register=no",  # no machined needed
+        "--keep-unit",
+        f"--directory={machine.root}",
+        f"--machine={machine.short_name}",
+        f"--hostname={machine.hostname}",
+        "--private-users=no",
+        "--link-journal=no",
+        "--timezone=off",
+        "--resolv-conf=off",
+        "--console=read-only",
+        f"--network-bridge={BRIDGE}",  # the other end of the cable is called host0
+        # Beyond nspawn's own set: mounts and overlays, nftables, device nodes.
+        "--capability=CAP_SYS_ADMIN,CAP_NET_ADMIN,CAP_MKNOD",
+        "--bind=/dev/fuse",
+    ]
+
+
+def is_on(machine: Machine) -> bool:
+    return power.keeper_pid(machine.folder) is not None
+
+
+def stop(machine: Machine) -> None:
+    """An orderly shutdown."""
+    power.press(machine.folder)
+
+
+def kill(machine: Machine) -> None:
+    """A power cut: every process of the machine is gone at once, whatever it was doing."""
+    power.cut(machine.folder)
+    pid = leader(machine)
+    if pid:  # without its process 1 the kernel ends all others
+        os.kill(pid, signal.SIGKILL)
+    power.wait(lambda: leader(machine) is None, 20, f"{machine.name} does not die")
+    # The kernel takes the cable away a moment later; a new machine could not have its name until then.
+    power.wait(lambda: not machine.cable.exists(), 20, f"the cable of {machine.name} does not go away")
+
+
+def reboot(machine: Machine, seconds: float = BOOT_SECONDS) -> None:
+    """Reboot from inside, and wait until the machine is really back."""
+    before = boot_id(machine)
+    run(machine, ["systemctl", "reboot"], check=False)
+    power.wait(lambda: boot_id(machine) not in (None, before), seconds, f"{machine.name} does not come back")
+    wait_for_ssh(machine, seconds)
+
+
+def remove(machine: Machine) -> None:
+    """Switch off and delete, whatever state it is in."""
+    kill(machine)
+    while os.path.ismount(machine.root):
+        sh(["umount", "--lazy", machine.root])
+    _delete(machine.folder)
+    for tree in keeper.cgroup_trees():
+        for group, _, _ in os.walk(tree / "mailops-lab" / machine.unit, topdown=False):
+            os.rmdir(group)
+
+
+def _delete(folder: Path) -> None:
+    try:
+        shutil.rmtree(folder)
+    except FileNotFoundError:
+        pass
+    except PermissionError:  # somebody used chattr +i in there
+        sh(["chattr", "-R", "-f", "-i", folder], ok=(0, 1))
+        shutil.rmtree(folder)
+
+
+def wait_for_ssh(machine: Machine, seconds: float = BOOT_SECONDS) -> None:
+    """Wait until sshd shows its banner; say what the console said if the machine went away."""
+
+    def ready() -> bool:
+        if not is_on(machine):
+            console = (machine.folder / "console.log").read_text(errors="replace")
+            raise LabError(f"{machine.name} went off while booting: {last_words(console)}")
+        return ssh_banner(machine.address)
+
+    power.wait(ready, seconds, f"sshd on {machine.name} ({machine.address}) did not answer")
+
+
+def ssh_banner(address: str) -> bool:
+    try:
+        with socket.create_connection((address, 22), timeout=1) as connection:
+            return connection.recv(4) == b"SSH-"
+    except OSError:
+        return False
+
+
+# Inside
+
+
+def leader(machine: Machine) -> int | None:
+    """The process that is number 1 in the machine.
+
+    Found by looking, not remembered: it is the one that sees itself as 1, one level down, and whose
+    root directory is the machine's overlay.
+    """
+    try:
+        overlay = os.stat(machine.root).st_dev
+    except FileNotFoundError:
+        return None
+    if not os.path.ismount(machine.root):
+        return None
+    for entry in os.scandir("/proc"):
+        if entry.name.isdecimal() and _is_leader(entry.name, overlay):
+            return int(entry.name)
+    return None
+
+
+def _is_leader(pid: str, overlay: int) -> bool:
+    try:
+        if os.stat(f"/proc/{pid}/root").st_dev != overlay:
+            return False
+        status = Path("/proc", pid, "status").read_text()
+    except OSError:
+        return False
+    namespaces = next(line for line in status.splitlines() if line.startswith("NSpid:")).split()[1:]
+    return len(namespaces) == 2 and namespaces[1] == "1"
+
+
+def boot_id(machine: Machine) -> str | None:
+    """Differs after each boot. The kernel's own boot id is this computer's, so the leader's birth serves."""
+    pid = leader(machine)
+    try:
+        return Path("/proc", str(pid), "stat").read_text().rsplit(")", 1)[1].split()[19] if pid else None
+    except OSError:
+        return None
+
+
+def enter(machine: Machine, argv: Sequence[str]) -> list[str]:
+    """The command line that runs `argv` as root inside, past ssh and its configuration."""
+    pid = leader(machine)
+    if pid is None:
+        raise LabError(f"{machine.name} is off", "fab lab.up")
+    namespaces = ["--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--root", "--wd"]
+    term = os.environ.get("TERM", "dumb")
+    variables = [f"PATH={PATH}", "HOME=/root", "USER=root", "LOGNAME=root", "LANG=C.UTF-8", f"TERM={term}"]
+    dies_with_us = ["setpriv", "--pdeathsig", "KILL"]
+    return ["nsenter", f"--target={pid}", *namespaces, "env", "-i", *variables, *dies_with_us, *argv]
+
+
+def run(
+    machine: Machine,
+    command: Sequence[str] | str,
+    text: str | None = None,
+    check: bool = True,
+    timeout: float | None = None,
+) -> subprocess.CompletedProcess[str]:
+    """Run a command (a list) or a shell script (a string) as root inside, and capture what it says.
+
+    Raises LabError when it fails, unless `check` is false, and subprocess.TimeoutExpired after
+    `timeout` seconds.
+    """
+    argv = ["sh", "-c", command] if isinstance(command, str) else list(command)
+    done = subprocess.run(
+        enter(machine, argv),
+        input=text or "",
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
+        timeout=timeout,
+    )
+    if check and done.returncode != 0:
+        said = last_words(done.stderr or done.stdout, lines=12)
+        raise LabError(f"on {machine.name}, `{' '.join(argv)[:120]}` ended with {done.returncode}: {said}")
+    return done

@@ -1,0 +1,244 @@
+"""A replica of a site: up, down, and what is there. This is what `fab lab.…` and the tests call."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import subprocess
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from mailops.lab import blueprint, cache, dns, host, layout, machine
+from mailops.lab.blueprint import Place, Plan
+from mailops.lab.furnish import Login, furnish, host_key, make_identity
+from mailops.lab.image import RECIPES, Say, images
+from mailops.lab.layout import FIRST_HOST_NUMBER, OUTSIDE, OUTSIDE_NUMBER, Lab, LabError, locked, write
+from mailops.lab.machine import Machine, is_on, machines
+from mailops.lab.outside import furnish_world, wait_for_services
+from mailops.lab.zones import STRANGER_MX
+from mailops.site import load
+
+DEFAULT_NAME = "lab"
+OUTSIDE_PLAN = Plan(OUTSIDE, "outside", "world", "root", STRANGER_MX)
+
+
+def default_name() -> str:
+    return os.environ.get("MAILOPS_LAB", DEFAULT_NAME)
+
+
+def up(site_file: Path, lab_name: str, say: Say) -> Path:
+    """Bring up a replica of the site in `site_file`; returns the replica's hosts.toml.
+
+    Idempotent: what exists is kept, what is off is switched on, what is new is added, what the site
+    no longer has is removed. `say` gets a line for each thing that takes time.
+    """
+    lab = Lab(lab_name)
+    site = load(site_file)
+    plans = [OUTSIDE_PLAN, *blueprint.plans(site)]
+    source = site_file.read_text()
+    host.require_root()
+    with locked(f"lab-{lab.name}"):
+        with locked("computer"):
+            host.prepare()
+            layout.give_slot(lab)
+        roots = images({plan.image for plan in plans}, say)
+        with locked("computer"):
+            cache.start(roots[OUTSIDE_PLAN.image])
+        make_identity(lab)
+        passwords = _passwords(lab, blueprint.secret_names(source))
+        _remove_what_differs(lab, plans, say)
+        _make_what_is_missing(lab, plans, roots, passwords, say)
+        _write_hosts_file(lab, source)
+        dns.refresh(lab)  # before the first machine asks
+        _start_all(lab, say)
+    return lab.hosts_file
+
+
+def _passwords(lab: Lab, names: Sequence[str]) -> dict[str, str]:
+    """A random password for each secret of the site, made once, each in a file only its owner can read."""
+    lab.secrets.mkdir(mode=0o700, exist_ok=True)
+    for name in names:
+        if not (lab.secrets / name).exists():
+            write(lab.secrets / name, secrets.token_urlsafe(18) + "\n", 0o600)
+    return {name: (lab.secrets / name).read_text().strip() for name in names}
+
+
+def _remove_what_differs(lab: Lab, plans: Iterable[Plan], say: Say) -> None:
+    wanted = {plan.name: plan for plan in plans}
+    for there in machines(lab):
+        if not _fits(there, wanted.get(there.name)):
+            say(f"removing {there.name}: the site does not have it, or not like this")
+            machine.remove(there)
+
+
+def _fits(there: Machine, plan: Plan | None) -> bool:
+    if plan is None or (there.role, there.image, there.hostname) != (plan.role, plan.image, plan.hostname):
+        return False
+    # The outside machine is the lab's own: it follows a newer mailops. The others live on, as servers do.
+    return there.name != OUTSIDE or RECIPES[plan.image].key in os.readlink(there.folder / "image")
+
+
+def _make_what_is_missing(
+    lab: Lab, plans: Iterable[Plan], roots: Mapping[str, Path], passwords: Mapping[str, str], say: Say
+) -> None:
+    for plan in plans:
+        there = machines(lab)
+        if plan.name in {other.name for other in there}:
+            continue
+        say(f"making {plan.name} ({plan.hostname}, {plan.image})")
+        number = OUTSIDE_NUMBER if plan == OUTSIDE_PLAN else _free_number(there)
+        new = Machine(lab, plan.name, plan.role, plan.image, plan.hostname, number)
+        machine.lay_out(new, roots[plan.image])
+        furnish(new, Login(plan.user, passwords.get(f"hosts.{plan.name}.sudo_pw")))
+        if plan == OUTSIDE_PLAN:
+            furnish_world(new)
+        new.save()
+
+
+def _free_number(there: Iterable[Machine]) -> int:
+    taken = {other.number for other in there}
+    return next(number for number in range(FIRST_HOST_NUMBER, 255) if number not in taken)
+
+
+def _write_hosts_file(lab: Lab, source: str) -> None:
+    hosts = [there for there in machines(lab) if there.name != OUTSIDE]
+    places = {there.name: Place(there.address, host_key(there)) for there in hosts}
+    text = blueprint.copy(source, places, lab.identity, lab.name_server, lab.secrets)
+    source_then = lab.folder / "source.toml"
+    if lab.hosts_file.exists() and source_then.exists():
+        text = blueprint.keep_own_values(text, lab.hosts_file.read_text(), source_then.read_text(), source)
+    write(lab.hosts_file, text)
+    write(source_then, source)
+    _give_to_caller(lab)
+
+
+def _give_to_caller(lab: Lab) -> None:
+    """Through sudo, the files that plain `fab` needs belong to the user who typed it."""
+    if "SUDO_UID" not in os.environ:
+        return
+    uid, gid = int(os.environ["SUDO_UID"]), int(os.environ["SUDO_GID"])
+    keys = lab.identity.parent
+    for path in (lab.folder, lab.hosts_file, lab.secrets, *lab.secrets.iterdir(), keys, *keys.iterdir()):
+        os.chown(path, uid, gid, follow_symlinks=False)
+
+
+def _start_all(lab: Lab, say: Say) -> None:
+    there = machines(lab)
+    off = [one.name for one in there if not is_on(one)]
+    if off:
+        say(f"starting {', '.join(off)}")
+    with ThreadPoolExecutor(max_workers=4) as pool:
+        list(pool.map(machine.start, there))
+    wait_for_services(Machine.load(lab, OUTSIDE))
+
+
+def down(lab_name: str) -> None:
+    """Remove a lab, in whatever state it is. The last one takes the cache and the bridge with it."""
+    host.require_root()
+    lab = Lab(lab_name)
+    with locked(f"lab-{lab.name}"):
+        for folder in sorted(lab.machines.glob("*")):
+            machine.remove(_whatever(lab, folder.name))
+        if lab.folder.exists():
+            shutil.rmtree(lab.folder)
+        with locked("computer"):
+            if not layout.labs():
+                cache.stop()
+                host.bridge_down()
+
+
+def _whatever(lab: Lab, name: str) -> Machine:
+    """A machine to remove; what a killed `up` left has no facts, and was never on."""
+    try:
+        return Machine.load(lab, name)
+    except LabError:
+        return Machine(lab, name, "", "", "", 0)
+
+
+def purge() -> None:
+    """Remove every lab, the images and the packages: no trace of the lab stays on this computer."""
+    for lab in layout.labs():
+        down(lab.name)
+    with locked("computer"):
+        cache.stop()
+        host.bridge_down()
+    shutil.rmtree(layout.BASE, ignore_errors=True)
+
+
+def status(lab_name: str) -> list[dict[str, str]]:
+    """A line for each machine: name, role, debian, address, state ("on", "off" or "booting")."""
+    return [
+        {
+            "name": there.name,
+            "role": there.role,
+            "debian": there.image.removeprefix("debian"),
+            "address": there.address,
+            "state": _state(there),
+        }
+        for there in machines(Lab(lab_name))
+    ]
+
+
+def _state(there: Machine) -> str:
+    if not machine.is_on(there):
+        return "off"
+    return "on" if machine.ssh_banner(there.address) else "booting"
+
+
+# By name, for tasks and tests
+
+
+def run(  # noqa: PLR0913, PLR0917 (the shape of subprocess.run)
+    lab_name: str,
+    name: str,
+    command: Sequence[str] | str,
+    input: str | None = None,
+    check: bool = True,
+    timeout: float | None = None,
+) -> subprocess.CompletedProcess[str]:
+    """Run a command (a list) or a shell script (a string) as root inside a machine, without ssh."""
+    return machine.run(Machine.load(Lab(lab_name), name), command, input, check, timeout)
+
+
+def shell(lab_name: str, name: str, command: Sequence[str] | None = None) -> subprocess.CompletedProcess[str]:
+    """Become a root shell inside a machine; with a command, run that and return what it said."""
+    if command:
+        return run(lab_name, name, command, check=False)
+    argv = machine.enter(Machine.load(Lab(lab_name), name), ["bash", "--login"])
+    os.execvp(argv[0], argv)  # noqa: S606
+
+
+def start(lab_name: str, name: str) -> None:
+    machine.start(Machine.load(Lab(lab_name), name))
+
+
+def stop(lab_name: str, name: str) -> None:
+    """An orderly shutdown."""
+    machine.stop(Machine.load(Lab(lab_name), name))
+
+
+def kill(lab_name: str, name: str) -> None:
+    """A power cut."""
+    machine.kill(Machine.load(Lab(lab_name), name))
+
+
+def reboot(lab_name: str, name: str) -> None:
+    """Reboot from inside, and wait until the machine is really back."""
+    machine.reboot(Machine.load(Lab(lab_name), name))
+
+
+def root_path(lab_name: str, name: str) -> Path:
+    """A machine's file system as seen from this computer."""
+    return Machine.load(Lab(lab_name), name).root
+
+
+def publish(lab_name: str, records: Iterable[tuple[str, str, str]]) -> None:
+    """Put (name, type, text) records into the lab's DNS; see dns.publish."""
+    dns.publish(Lab(lab_name), records)
+
+
+def unpublish(lab_name: str, records: Iterable[tuple[str, str]]) -> None:
+    """Take published records of these (name, type) out of the lab's DNS."""
+    dns.unpublish(Lab(lab_name), records)

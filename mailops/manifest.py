@@ -1,0 +1,145 @@
+"""What a machine should be: plain data, made without I/O, sent to the agent as JSON.
+
+A role builds a `Manifest`; `mailops.remote.converge` makes the machine so. The order of the fields
+is the order in which the agent works.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class User:
+    """A system account or, with `groups` alone, the groups an existing account must be in."""
+
+    name: str
+    home: str = "/nonexistent"
+    groups: tuple[str, ...] = ()
+    uid: int | None = None  # None: the package made the account, or the system picks a number
+
+
+@dataclass(frozen=True)
+class Directory:
+    path: str
+    mode: int = 0o755
+    owner: str = "root"
+    group: str = "root"
+
+
+@dataclass(frozen=True)
+class File:
+    """One file of the machine. `secret` files never show in a diff and never travel back."""
+
+    path: str
+    content: bytes
+    mode: int = 0o644
+    owner: str = "root"
+    group: str = "root"
+    secret: bool = False
+    # What the file runs in place of: "once" files are left alone when they exist.
+    once: bool = False
+
+    @property
+    def digest(self) -> str:
+        return hashlib.sha256(self.content).hexdigest()
+
+
+@dataclass(frozen=True)
+class Service:
+    """A systemd unit that owns the paths below its `roots`.
+
+    A changed file under a root means `on_change` ("reload" or "restart"); nobody lists handlers by hand.
+    A `mail` service never starts at boot: it waits for the vault.
+    """
+
+    unit: str
+    roots: tuple[str, ...] = ()
+    on_change: str = "reload"
+    mail: bool = True
+    # The daemon's own judgement of its configuration; every line must exit 0.
+    checks: tuple[tuple[str, ...], ...] = ()
+
+
+@dataclass(frozen=True)
+class Vault:
+    """The encrypted directory: gocryptfs keeps `cipherdir`, everyone else sees `mountpoint`."""
+
+    mountpoint: str
+    cipherdir: str
+    directories: tuple[Directory, ...] = ()
+
+
+@dataclass(frozen=True)
+class Accounts:
+    """The virtual-user database and the rows it must have; users' hashes are asked for when missing."""
+
+    database: str
+    domains: tuple[str, ...] = ()
+    users: tuple[str, ...] = ()
+    aliases: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Dkim:
+    keyroot: str
+    selectors: tuple[str, ...]
+    domains: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """A self-signed certificate for `names`, made only when `cert` does not exist."""
+
+    names: tuple[str, ...]
+    cert: str
+    key: str
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A question the running machine must answer, as a stranger or a mail client would ask it.
+
+    kind: "smtp" | "submission" | "submissions" | "imaps" | "managesieve" | "milter"; see `mailops.remote.probe`.
+    """
+
+    kind: str
+    port: int
+    options: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Manifest:
+    role: str
+    hostname: str
+    packages: tuple[str, ...] = ()
+    users: tuple[User, ...] = ()
+    directories: tuple[Directory, ...] = ()
+    vault: Vault | None = None
+    accounts: Accounts | None = None
+    dkim: Dkim | None = None
+    certificates: tuple[Certificate, ...] = ()
+    files: tuple[File, ...] = ()
+    services: tuple[Service, ...] = ()
+    probes: tuple[Probe, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """The manifest as plain JSON types; file contents stay behind, their SHA-256 goes."""
+        data: dict[str, Any] = _plain(self)
+        for file, plain in zip(self.files, data["files"], strict=True):
+            del plain["content"]
+            plain["sha256"] = file.digest
+        return data
+
+
+def _plain(value: Any) -> Any:
+    """`dataclasses.asdict` without its deep copies; bytes pass through untouched."""
+    if hasattr(value, "__dataclass_fields__"):
+        return {name: _plain(getattr(value, name)) for name in value.__dataclass_fields__}
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return value

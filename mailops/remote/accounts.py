@@ -1,0 +1,307 @@
+"""Mail domains, users and aliases: one `mailcfg` with two doors, the machine's shell and the laptop.
+
+What the commands do stands in `account_commands`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import os
+import sqlite3
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from . import crypt, database, machine, shell
+from .account_commands import HANDLERS, NeedsPassword, Place, Work, objection
+from .address import address, domain
+from .errors import AgentError
+
+REFUSED, USAGE, LOCKED = 1, 2, 5  # exit codes
+INTERRUPTED = 130
+
+HELP = """\
+mailcfg <command>
+
+ help                   Print this message
+
+ addalias <src> <dst>   Adds alias if missing
+ adddom <dom>           Add domain if missing
+ adduser <email> <pw>   Adds user if missing
+
+ lsalias [<dom>]        List aliases, all or for a domain
+ lsdom                  List known domain
+ lsuser [<dom>]         List users, all or for a domain
+
+ rmalias <src>          Remove alias
+ rmalias -id <num>      Remove alias with given id
+ rmdom <dom>            Remove domain
+ rmuser <email>         Removes user
+
+ passwd <email> <pw>    Changes user password
+ disable <email>        Marks user as inactive
+ enable <email>         Marks user as active
+
+A password that is left out is asked for."""
+
+# The words that each command takes; those in brackets may be left out.
+USAGE_OF = {
+    "help": "",
+    "addalias": "<src> <dst>",
+    "adddom": "<dom>",
+    "adduser": "<email> [<pw>]",
+    "lsalias": "[<dom>]",
+    "lsdom": "",
+    "lsuser": "[<dom>]",
+    "rmalias": "<src> | -id <num>",
+    "rmdom": "<dom>",
+    "rmuser": "<email>",
+    "passwd": "<email> [<pw>]",
+    "disable": "<email>",
+    "enable": "<email>",
+}
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command line that was understood: addresses checked and in lower case, the password set apart."""
+
+    name: str
+    words: tuple[str, ...] = ()
+    pw: str | None = field(default=None, repr=False)
+
+
+def main(argv: list[str]) -> int:
+    """The machine's /usr/bin/mailcfg. Returns 0 done or already so, 1 refused, 2 usage, 5 locked."""
+    try:
+        command = parse(argv)
+        if command.name == "help":
+            print(HELP)
+            return 0
+        if os.geteuid() != 0:
+            raise AgentError("the mail accounts can be read and changed by root only", hint="use sudo")
+        given = None if command.pw is None else crypt.hash_password(command.pw)
+        done = execute(command, _here(), lambda email: crypt.hash_password(read_password(email)), given)
+    except AgentError as error:
+        print(f"mailcfg: {error.message}", file=sys.stderr)
+        if error.hint:
+            print(f"  {error.hint}", file=sys.stderr)
+        return error.code
+    except KeyboardInterrupt:
+        print("\nmailcfg: interrupted; nothing was changed", file=sys.stderr)
+        return INTERRUPTED
+    for line in [*table(done.rows or []), *done.lines]:
+        print(line)
+    return 0
+
+
+def call(args: dict[str, Any], link: Any) -> dict[str, Any]:
+    """The laptop's door: `args` = {"argv": [...], "hash": "{BLF-CRYPT}…" or None}; a password never comes in.
+
+    Returns {"code", "lines", "rows" (None or a list of dicts), "error", "hint"}; a refusal (code 1 or 2)
+    is an answer, too. A hash that is needed is asked for as "hash", once all else about the command is right.
+    AgentError when the accounts cannot be reached at all: locked, not set up, damaged.
+    """
+    place = _here()
+    answer: dict[str, Any] = {"code": 0, "lines": [], "rows": None, "error": "", "hint": ""}
+    try:
+        command = parse(args["argv"])
+        if command.pw is not None:
+            raise AgentError("a password came where its hash should be", code=USAGE)
+        if command.name == "help":
+            return answer | {"lines": HELP.splitlines()}
+        done = execute(command, place, lambda email: str(link.ask("hash", email)), args.get("hash"))
+    except AgentError as error:
+        if error.code not in (REFUSED, USAGE):
+            raise
+        return answer | {"code": error.code, "error": error.message, "hint": error.hint}
+    return answer | {"lines": done.lines, "rows": done.rows}
+
+
+def converge(wanted: dict[str, Any], link: Any, dry_run: bool = False) -> list[str]:
+    """Add what `wanted` (Manifest.accounts) has and the database lacks, in one transaction; nothing is reset.
+
+    Hashes are asked for as "hashes", for users that do not exist. Returns a line for each change that was
+    made, or would be. AgentError (5) when the vault is locked: its directories are never made here.
+    """
+    path = wanted["database"]
+    if not os.path.isdir(os.path.dirname(path)):
+        if dry_run:
+            return [f"accounts in {path}, as far as they are missing: the vault is not open to look"]
+        raise AgentError(f"{os.path.dirname(path)} is not there: the vault is locked", "fab unlock", LOCKED)
+    new = not os.path.exists(path)
+    changes = [f"database {path}"] if new else database.mend(path, dry_run)
+    copy = database.rehearsal(path)
+    there = set(row[0] for row in copy.execute("SELECT email FROM users"))
+    missing = [email for email in wanted["users"] if email not in there]
+    rows, remarks = _fill(copy, wanted, dict.fromkeys(missing, ""))
+    copy.close()
+    for remark in remarks:
+        link.say(remark)
+    if dry_run or not (new or rows):
+        return changes + rows
+    hashes = _ask_hashes(missing, link)
+    if new:
+        database.create(path, lambda db: _fill(db, wanted, hashes))
+    else:
+        with database.opened(path) as db, database.transaction(db):
+            database.make_tables(db)
+            rows, _ = _fill(db, wanted, hashes)
+    return changes + rows
+
+
+# --- understanding a command line ------------------------------------------------------------------------
+
+
+def parse(argv: Sequence[str]) -> Command:
+    """What `argv` asks for; AgentError (2), which never repeats a password, when it is no command of ours.
+
+    Pure: the laptop calls it before it connects.
+    """
+    name, *words = argv or ["help"]
+    if name in ("-h", "--help"):
+        name = "help"
+    if name not in USAGE_OF:
+        raise AgentError(f"mailcfg has no command {name!r}", hint="mailcfg help", code=USAGE)
+    takes = USAGE_OF[name].split()
+    if name == "rmalias":
+        takes = ["-id", "<num>"] if words[:1] == ["-id"] else ["<src>"]
+    least = sum(not word.startswith("[") for word in takes)
+    if not least <= len(words) <= len(takes):
+        raise AgentError(f"usage: mailcfg {name} {USAGE_OF[name]}".rstrip(), hint="mailcfg help", code=USAGE)
+    pw = words.pop() if takes[-1:] == ["[<pw>]"] and len(words) == 2 else None
+    if pw is not None:
+        crypt.check(pw)
+    return Command(name, tuple(_word(name, *pair) for pair in zip(takes, words, strict=False)), pw)
+
+
+def _word(name: str, kind: str, text: str) -> str:
+    if kind in ("<dom>", "[<dom>]"):
+        return domain(text)
+    if kind == "<num>":
+        if not (text.isascii() and text.isdigit() and len(text) < 19):
+            raise AgentError(f"{text!r} is not the number of an alias", hint="mailcfg lsalias", code=USAGE)
+        return text
+    if kind == "-id":
+        return kind
+    try:
+        return address(text)
+    except AgentError as error:
+        if name not in ("adduser", "passwd"):
+            raise
+        # The two words may have been swapped, and then this one is the password.
+        raise AgentError(f"the first word after {name} is not an address", error.hint, USAGE) from None
+
+
+def read_password(email: str) -> str:
+    """A password typed twice without echo or, when stdin is no terminal, the first line of stdin."""
+    if not sys.stdin.isatty():
+        pw = sys.stdin.readline().rstrip("\r\n")
+        crypt.check(pw)
+        return pw
+    try:
+        pw = getpass.getpass(f"Password for {email}: ")
+        crypt.check(pw)
+        again = getpass.getpass("The same again: ")
+    except EOFError:
+        raise AgentError("no password was given; nothing was changed") from None
+    if pw != again:
+        raise AgentError("the two passwords differ; nothing was changed")
+    return pw
+
+
+# --- doing it --------------------------------------------------------------------------------------------
+
+
+def execute(command: Command, place: Place, ask: Callable[[str], str], hashed: str | None = None) -> Work:
+    """Carry out `command` in one transaction; `ask(email)` gives a hash, and is called outside of it."""
+    if hashed is not None and not crypt.is_hash(hashed):
+        raise AgentError("what came in place of a password hash is not one; nothing was changed")
+    try:
+        with database.opened(place.database) as db, database.transaction(db):
+            work = Work(db, place, hashed)
+            HANDLERS[command.name](work, *command.words)
+    except NeedsPassword:
+        return execute(command, place, ask, ask(command.words[0]))
+    if command.name in ("adduser", "rmuser", "passwd", "disable", "enable"):
+        _tell_dovecot(command.words[0], kick=command.name in ("rmuser", "passwd", "disable"))
+    return work
+
+
+def table(rows: list[dict[str, Any]]) -> list[str]:
+    """Rows under their headings, a line each; numbers to the right. No rows, no lines."""
+    if not rows:
+        return []
+    cells = [[key.upper() for key in rows[0]], *([str(value) for value in row.values()] for row in rows)]
+    widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]))]
+    right = [isinstance(value, int) for value in rows[0].values()]
+    return [
+        "  ".join(
+            cell.rjust(width) if is_right else cell.ljust(width)
+            for cell, width, is_right in zip(line, widths, right, strict=True)
+        ).rstrip()
+        for line in cells
+    ]
+
+
+def _fill(
+    db: sqlite3.Connection, wanted: dict[str, Any], hashes: dict[str, str]
+) -> tuple[list[str], list[str]]:
+    """Insert the wanted rows that are missing: a line for each, and remarks on those that are left out."""
+    work = Work(db, Place(wanted["database"], ""))
+    rows: list[str] = []
+    for name in wanted["domains"]:
+        if db.execute("INSERT OR IGNORE INTO domains(name) VALUES (?)", (name,)).rowcount:
+            rows.append(f"domain {name}")
+    for email, hashed in hashes.items():
+        insert = "INSERT OR IGNORE INTO users(email, password) VALUES (?, ?)"
+        if db.execute(insert, (email, hashed)).rowcount:
+            rows.append(f"user {email}")
+    remarks = []
+    for src, dst in wanted["aliases"]:
+        if work.has("aliases", src=src, dst=dst):
+            continue
+        if refused := objection(work, src, dst):
+            remarks.append(f"left out the alias {src} -> {dst}: {refused.message}")
+            continue
+        db.execute("INSERT INTO aliases(src, dst) VALUES (?, ?)", (src, dst))
+        rows.append(f"alias {src} -> {dst}")
+    return rows, remarks
+
+
+def _ask_hashes(missing: list[str], link: Any) -> dict[str, str]:
+    if not missing:
+        return {}
+    hashes: dict[str, str] = link.ask("hashes", missing)
+    for email in missing:
+        if not crypt.is_hash(hashes.get(email, "")):
+            raise AgentError(f"the laptop sent no password hash for {email}; no account was added")
+    return hashes
+
+
+def _tell_dovecot(email: str, kick: bool) -> None:
+    """Forget a cached login and end running sessions; a Dovecot that is down has neither."""
+    with contextlib.suppress(AgentError):
+        shell.run("doveadm", "auth", "cache", "flush", email, check=False, timeout=5)
+        if kick:
+            shell.run("doveadm", "kick", email, check=False, timeout=5)
+
+
+def _here() -> Place:
+    """This machine's accounts. AgentError (5) while the vault is locked."""
+    applied = machine.manifest()
+    wanted = applied.get("accounts")
+    if not wanted:
+        raise AgentError(f"this machine has no mail accounts: its role is {applied.get('role')}")
+    if not machine.vault_is_open(applied):
+        raise AgentError("the vault, with the accounts, is locked", "fab unlock, or here: mailboot", LOCKED)
+    homes = [user["home"] for user in applied.get("users", []) if user["name"] == "vmail"]
+    return Place(
+        database=wanted["database"],
+        mail=homes[0] if homes else os.path.dirname(os.path.dirname(wanted["database"])) + "/mail",
+        domains=frozenset(wanted["domains"]),
+        users=frozenset(wanted["users"]),
+        aliases=frozenset((src, dst) for src, dst in wanted["aliases"]),
+    )

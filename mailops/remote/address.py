@@ -1,0 +1,50 @@
+"""What counts as an address, a mailbox or a domain; the same judgement as hosts.toml gets."""
+
+from __future__ import annotations
+
+import re
+
+from .errors import AgentError
+
+ATOM = r"[a-z0-9!#$%&'*+/=?^_`{|}~-]+"  # RFC 5322, 3.2.3
+DOT_ATOM = re.compile(rf"(?!-){ATOM}(\.{ATOM})*")  # Postfix refuses a leading "-" (allow_min_user)
+# Dovecot's auth_username_chars. It is also a folder below the vault and a mask for `doveadm kick`.
+MAILBOX = re.compile(r"[a-z0-9_][a-z0-9_-]*(\.[a-z0-9_-]+)*")
+LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+
+
+def address(text: str) -> str:
+    """`text` in lower case; AgentError (2) when it is not user@domain."""
+    local, _, domain_part = text.lower().rpartition("@")
+    if not DOT_ATOM.fullmatch(local) or len(local) > 64 or len(text) > 254 or not _is_domain(domain_part):
+        raise AgentError(f"{text!r} is not an address", hint="write user@domain", code=2)
+    return f"{local}@{domain_part}"
+
+
+def domain(text: str) -> str:
+    """`text` in lower case; AgentError (2) when it is not a domain name of at least two labels."""
+    if not _is_domain(text.lower()):
+        hint = "write one like example.org" if text.isascii() else "write it in its ASCII form, xn--…"
+        raise AgentError(f"{text!r} is not a domain", hint=hint, code=2)
+    return text.lower()
+
+
+def can_log_in(email: str) -> bool:
+    return bool(MAILBOX.fullmatch(email.rpartition("@")[0]))
+
+
+def domain_of(email: str) -> str:
+    return email.rpartition("@")[2]
+
+
+def without_detail(email: str) -> str:
+    """user+detail@domain is delivered to user@domain (Postfix recipient_delimiter)."""
+    local, _, domain_part = email.rpartition("@")
+    return f"{local.partition('+')[0]}@{domain_part}"
+
+
+def _is_domain(text: str) -> bool:
+    labels = text.split(".")
+    well_formed = all(LABEL.fullmatch(label) for label in labels)
+    # A last label of digits alone would be an IP address gone wrong.
+    return len(labels) > 1 and len(text) <= 253 and well_formed and not labels[-1].isdigit()

@@ -1,0 +1,159 @@
+"""DKIM keys in the vault: one for each domain and selector, with the DNS record beside it (RFC 6376)."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import fcntl
+import os
+import re
+import stat
+from collections.abc import Iterator
+from typing import Any
+
+from . import machine
+from .errors import AgentError
+from .files import ids
+from .shell import run, write_atomic
+
+OWNER, GROUP, MODE = "root", "_rspamd", 0o640
+BITS = 2048  # RFC 8301: at least 1024, should be 2048
+LONGEST_STRING = 255  # bytes in one string of a TXT record (RFC 1035, 3.3.14)
+LOCKED = 5  # exit code
+LABEL = r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+SELECTOR = re.compile(rf"(?=.{{1,63}}\Z){LABEL}(\.{LABEL})*")  # RFC 6376, 3.1; also part of a file name
+
+
+def converge(wanted: dict[str, Any], link: Any, dry_run: bool = False) -> list[str]:
+    """Make the keys of `wanted` (Manifest.dkim) that are missing; a key that exists is never touched.
+
+    Returns a line for each change that was made, or would be. AgentError (5) while the vault is locked.
+    """
+    keyroot = wanted["keyroot"]
+    pairs = [(domain, selector) for selector in wanted["selectors"] for domain in wanted["domains"]]
+    if not pairs:
+        return []
+    if not os.path.isdir(keyroot):
+        if dry_run:
+            return [f"DKIM keys in {keyroot}, as far as they are missing: the vault is not open to look"]
+        raise AgentError(f"{keyroot} is not there: the vault is locked", "fab unlock", LOCKED)
+    changes: list[str] = []
+    with _alone(keyroot):
+        for domain, selector in pairs:
+            changes += _converge_one(f"{keyroot}/{domain}.{selector}", domain, selector, dry_run)
+    return changes
+
+
+def call(args: dict[str, Any], link: Any) -> dict[str, Any]:
+    """All keys of this machine: {"keys": [{domain, selector, name, value, path}], "made": [line]}.
+
+    `args` may have "make", a selector: its missing keys are made first, for every domain.
+    Only public data is returned.
+    """
+    applied = machine.manifest()
+    wanted = applied.get("dkim")
+    if not wanted:
+        raise AgentError("this machine signs nothing", "set dkim_selector in hosts.toml, then: fab bootstrap")
+    if not machine.vault_is_open(applied):
+        raise AgentError("the vault, with the DKIM keys, is locked", "fab unlock", LOCKED)
+    made: list[str] = []
+    if selector := args.get("make"):
+        if not SELECTOR.fullmatch(selector):
+            raise AgentError(f"{selector!r} is not a selector", "write it like 202701", code=2)
+        made = converge(wanted | {"selectors": [selector]}, link)
+    return {"keys": _keys(wanted["keyroot"], wanted["domains"]), "made": made}
+
+
+def record_name(domain: str, selector: str) -> str:
+    return f"{selector}._domainkey.{domain}"
+
+
+def zone_lines(name: str, value: str) -> str:
+    """The record in the form of a BIND zone file (RFC 1035, 5.1), its text cut where a string must end."""
+    tags, key = value[: value.index("p=")], value[value.index("p=") :]
+    pieces = [tags, *(key[at : at + LONGEST_STRING] for at in range(0, len(key), LONGEST_STRING))]
+    return f"{name}. IN TXT (\n" + "".join(f'\t"{piece}"\n' for piece in pieces) + ")\n"
+
+
+def _converge_one(stem: str, domain: str, selector: str, dry_run: bool) -> list[str]:
+    """One key and its record; the record of an existing key is made from that key."""
+    key, text = f"{stem}.key", f"{stem}.txt"
+    changes = [f"permissions of {path}" for path in (key, text) if os.path.exists(path) and not _right(path)]
+    if not os.path.exists(key):
+        changes.append(f"DKIM key {key}")
+    elif not os.path.exists(text):
+        changes.append(f"DKIM record {text}")
+    if dry_run or not changes:
+        return changes
+    owner = ids(OWNER, GROUP)
+    if not os.path.exists(key):
+        write_atomic(key, _new_key(), MODE, *owner)
+        with contextlib.suppress(FileNotFoundError):  # a record of some other key must not be published
+            os.unlink(text)
+    if not os.path.exists(text):
+        zone = zone_lines(record_name(domain, selector), _value(key))
+        write_atomic(text, zone.encode(), MODE, *owner)
+    for path in (key, text):
+        os.chown(path, *owner)
+        os.chmod(path, MODE)
+    return changes
+
+
+def _new_key() -> bytes:
+    """A private key that has been in no file yet: openssl writes it to us, not to the disk."""
+    command = ("openssl", "genpkey", "-quiet", "-algorithm", "RSA", "-pkeyopt", f"rsa_keygen_bits:{BITS}")
+    made = run(*command).stdout
+    if "PRIVATE KEY" not in made:
+        raise AgentError("openssl made no key")
+    return made.encode()
+
+
+def _value(key: str) -> str:
+    """The text of the DNS record of the private key at path `key`."""
+    public = run("openssl", "pkey", "-in", key, "-pubout", check=False, stdin="")
+    lines = public.stdout.splitlines()
+    if public.returncode or len(lines) < 3:
+        raise AgentError(f"openssl cannot read {key}", "move it away; fab bootstrap makes another")
+    # PEM is base64 between two lines of dashes; decoding it makes sure that nothing else is in it.
+    encoded = base64.b64encode(base64.b64decode("".join(lines[1:-1]), validate=True)).decode()
+    return f"v=DKIM1; k=rsa; p={encoded}"
+
+
+def _keys(keyroot: str, domains: list[str]) -> list[dict[str, str]]:
+    """Every key below `keyroot`, those of domains that the site no longer has included."""
+    if not os.path.isdir(keyroot):
+        return []
+    found = []
+    for name in sorted(os.listdir(keyroot)):
+        domain, selector = _split(name.removesuffix(".key"), domains)
+        if name.endswith(".key") and domain and SELECTOR.fullmatch(selector):
+            path = f"{keyroot}/{name}"
+            key = {"domain": domain, "selector": selector, "name": record_name(domain, selector)}
+            found.append(key | {"value": _value(path), "path": path})
+    return found
+
+
+def _split(stem: str, domains: list[str]) -> tuple[str, str]:
+    """The domain and the selector in `<domain>.<selector>`, either of which may have dots."""
+    known = [domain for domain in domains if stem.startswith(f"{domain}.")]
+    if known:
+        domain = max(known, key=len)
+        return domain, stem.removeprefix(f"{domain}.")
+    domain, _, selector = stem.rpartition(".")
+    return domain, selector
+
+
+def _right(path: str) -> bool:
+    state = os.stat(path)
+    return (state.st_uid, state.st_gid, stat.S_IMODE(state.st_mode)) == (*ids(OWNER, GROUP), MODE)
+
+
+@contextlib.contextmanager
+def _alone(keyroot: str) -> Iterator[None]:
+    """Two calls at once must not make two keys of one name, of which the second would stay (flock(2))."""
+    descriptor = os.open(keyroot, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,11 @@
+"""The agent's one exception; the laptop shows it as its own `MailopsError`."""
+
+
+class AgentError(Exception):
+    """What is wrong on this machine, what to type next, and the exit code it deserves."""
+
+    def __init__(self, message: str, hint: str = "", code: int = 1) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.code = code

@@ -1,0 +1,120 @@
+"""The conversation with the laptop: events go out as JSON lines, questions are answered in frames.
+
+A frame is `MAILOPS <length in bytes>\\n` and that many bytes of JSON. The laptop keeps our stdin open for
+as long as it is there, so the end of stdin means that it is gone: the next step boundary then stops.
+"""
+
+from __future__ import annotations
+
+import json
+import queue
+import sys
+import threading
+from typing import Any, BinaryIO
+
+from .errors import AgentError
+
+HEARTBEAT = 10.0  # seconds; the laptop gives us up after a minute of silence
+GONE = object()
+
+
+class Link:
+    """What an agent call says and asks. `ask` raises AgentError when the laptop has gone."""
+
+    def __init__(self, stdin: BinaryIO, stdout: BinaryIO) -> None:
+        self._stdout = stdout
+        self._writing = threading.Lock()
+        self._answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._gone = threading.Event()
+        self._done = threading.Event()
+        threading.Thread(target=self._listen, args=(stdin,), daemon=True).start()
+        threading.Thread(target=self._beat, daemon=True).start()
+
+    def step(self, name: str, state: str, detail: str = "") -> None:
+        """Say where we are; between two steps is also where an abandoned call ends."""
+        self._send({"t": "step", "name": name, "state": state, "detail": detail})
+        self.check()
+
+    def progress(self, name: str, percent: float, detail: str = "") -> None:
+        self._send({"t": "progress", "name": name, "percent": round(percent, 1), "detail": detail})
+
+    def say(self, text: str) -> None:
+        self._send({"t": "say", "text": text})
+
+    def ask(self, what: str, data: Any = None) -> Any:
+        self._send({"t": "ask", "what": what, "data": data})
+        answer = self._answers.get()
+        if answer is GONE:
+            raise AgentError("the laptop went away before it answered")
+        return answer
+
+    def finish(self, data: dict[str, Any]) -> None:
+        self._done.set()
+        self._send({"t": "result", "data": data})
+
+    def fail(self, error: AgentError) -> None:
+        self._done.set()
+        self._send({"t": "error", "message": error.message, "hint": error.hint, "code": error.code})
+
+    def check(self) -> None:
+        if self._gone.is_set() and not self._done.is_set():
+            raise AgentError("the laptop went away; stopped between two steps")
+
+    def _send(self, event: dict[str, Any]) -> None:
+        line = json.dumps(event, separators=(",", ":")).encode() + b"\n"
+        try:
+            with self._writing:
+                self._stdout.write(line)
+                self._stdout.flush()
+        except (OSError, ValueError):  # a closed pipe: nobody listens any more
+            self._gone.set()
+
+    def _listen(self, stdin: BinaryIO) -> None:
+        while (frame := read_frame(stdin)) is not None:
+            self._answers.put(json.loads(frame))
+        self._gone.set()
+        self._answers.put(GONE)
+
+    def _beat(self) -> None:
+        while not self._done.wait(HEARTBEAT):
+            self._send({"t": "beat"})
+
+
+class Console:
+    """The same interface for the machine's own console: a person reads along and types the answers."""
+
+    def __init__(self, answers: dict[str, Any]) -> None:
+        self._answers = answers
+
+    def step(self, name: str, state: str, detail: str = "") -> None:
+        if state in ("changed", "failed") and detail:
+            print(f"{name}: {detail}", flush=True)
+
+    def progress(self, name: str, percent: float, detail: str = "") -> None:
+        pass
+
+    def say(self, text: str) -> None:
+        print(text, flush=True)
+
+    def ask(self, what: str, data: Any = None) -> Any:
+        return self._answers[what](data)
+
+    def check(self) -> None:
+        pass
+
+
+def read_frame(stream: BinaryIO) -> bytes | None:
+    """The next frame's payload; None at the end of the stream, a cut frame included."""
+    head = stream.readline()
+    if not head.startswith(b"MAILOPS "):
+        return None
+    length = int(head.split()[1])
+    payload = stream.read(length)
+    return payload if len(payload) == length else None
+
+
+def stdio() -> Link:
+    """The link over this process's stdin and stdout; nothing else may write to stdout from here on."""
+    stdout = sys.stdout.buffer
+    sys.stdout = sys.stderr
+    return Link(sys.stdin.buffer, stdout)

@@ -1,0 +1,73 @@
+"""How the machine is: what a mail administrator wants to know in the morning. Nothing is changed."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any
+
+from . import machine, probe, services, vault
+from .errors import AgentError
+from .shell import run
+
+
+def call(args: dict[str, Any], link: Any) -> dict[str, Any]:
+    """The agent call behind `fab status`; sizes in bytes, times in seconds."""
+    facts = machine.facts()
+    try:
+        wanted = machine.manifest()
+    except AgentError:
+        return {"state": "bare", "release": facts["release"]}
+    opened = machine.vault_is_open(wanted)
+    units = services.states([service["unit"] for service in wanted["services"]])
+    running = {unit: state["ActiveState"] for unit, state in units.items()}
+    answers = {f"{item['kind']} {item['port']}": probe.ask(item) for item in wanted["probes"]} if opened else {}
+    well = all(state == "active" for state in running.values()) and not any(answers.values())
+    return {
+        "state": ("up" if well else "degraded") if opened else "locked",
+        "role": wanted["role"],
+        "hostname": wanted["hostname"],
+        "release": facts["release"],
+        "vault": _vault(wanted["vault"], opened) if wanted["vault"] else None,
+        "services": running,
+        "probes": answers,
+        "queue": _queue(),
+        "uptime": _uptime(),
+        "applied": os.stat(machine.MANIFEST).st_mtime,
+        "now": time.time(),
+        "certificate": _certificate(),
+    }
+
+
+def certificate(args: dict[str, Any], link: Any) -> dict[str, Any]:
+    """The certificate that this mailhost serves, for the null clients that verify it."""
+    return {"certificate": _certificate()}
+
+
+def _certificate() -> str:
+    try:
+        with open("/etc/mailops/tls/fullchain.pem", encoding="ascii") as file:
+            return file.read()
+    except OSError:
+        return ""
+
+
+def _vault(wanted: dict[str, Any], opened: bool) -> dict[str, Any]:
+    mountpoint = wanted["mountpoint"]
+    if not opened:
+        return {"mountpoint": mountpoint, "open": False, "made": vault.exists(wanted)}
+    space = os.statvfs(mountpoint)
+    return {"mountpoint": mountpoint, "open": True, "free": space.f_bavail * space.f_frsize}
+
+
+def _queue() -> int:
+    """Messages that wait in Postfix's queue; mailq(1) counts them while Postfix is down, too."""
+    found = run("find", "/var/spool/postfix", "-type", "f", "(", "-path", "*/deferred/*", "-o", "-path",
+                "*/active/*", "-o", "-path", "*/incoming/*", "-o", "-path", "*/hold/*", "-o", "-path",
+                "*/maildrop/*", ")", check=False)
+    return len(found.stdout.splitlines())
+
+
+def _uptime() -> float:
+    with open("/proc/uptime", encoding="ascii") as file:
+        return float(file.read().split()[0])

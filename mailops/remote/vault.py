@@ -1,0 +1,183 @@
+"""The encrypted vault: made once, opened by a passphrase, closed by `lock` or by the death of its process.
+
+gocryptfs(1) runs as `mailops-vault.service`. Every mail unit is bound to that unit, so whatever ends the
+mount ends the mail daemons with it. The bare mountpoint is immutable (ioctl_iflags(2)): not even root can
+write below it by mistake.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import re
+import select
+import shutil
+import stat
+import struct
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from . import machine, services
+from .errors import AgentError
+from .lock import RUN
+from .shell import run, sync_directory
+
+UNIT = "mailops-vault.service"
+PASSPHRASE = f"{RUN}/passphrase"  # a FIFO for root alone, there only while the unit starts
+WRONG_PASSPHRASE = 12  # gocryptfs(1), EXIT CODES
+LOCKED = 5  # the exit code of what needs an open vault
+FS_IOC_GETFLAGS, FS_IOC_SETFLAGS, FS_IMMUTABLE_FL = 0x80086601, 0x40086602, 0x10  # linux/fs.h
+MASTER_KEY = re.compile(r"[0-9a-f]{64}")
+
+
+def exists(vault: dict[str, Any]) -> bool:
+    return os.path.exists(f"{vault['cipherdir']}/gocryptfs.conf")
+
+
+def converge(vault: dict[str, Any], link: Any, dry_run: bool = False) -> list[str]:
+    """Make the vault when there is none and open it when it is locked; both ask for the passphrase."""
+    if machine.is_mounted(vault["mountpoint"]):
+        return []
+    new = not exists(vault)
+    if dry_run:
+        return [f"make the vault {vault['mountpoint']}"] if new else []
+    passphrase = str(link.ask("passphrase", {"new": new}))
+    if new:
+        make(vault, passphrase, link)
+    unlock(vault, passphrase)
+    return [f"make the vault {vault['mountpoint']}"] if new else [f"open the vault {vault['mountpoint']}"]
+
+
+def make(vault: dict[str, Any], passphrase: str, link: Any) -> None:
+    """A new gocryptfs filesystem. It counts only once the person has been shown its recovery key."""
+    building = f"{vault['cipherdir']}.new"
+    shutil.rmtree(building, ignore_errors=True)  # an interrupted run's: its key was never shown, it holds nothing
+    os.makedirs(building, mode=0o700)
+    run("gocryptfs", "-init", "-nosyslog", building, stdin=f"{passphrase}\n")
+    # Away from a terminal gocryptfs keeps the master key to itself; its companion tells it.
+    told = run("gocryptfs-xray", "-dumpmasterkey", f"{building}/gocryptfs.conf", stdin=f"{passphrase}\n").stdout
+    key = MASTER_KEY.fullmatch(told.strip())
+    if not key:
+        raise AgentError("gocryptfs did not tell the new vault's recovery key; nothing was made")
+    link.ask("recovery", "-".join(re.findall(".{8}", key.group())))
+    if os.path.isdir(vault["cipherdir"]):
+        os.rmdir(vault["cipherdir"])  # fails, as it should, if anything at all is in it
+    os.rename(building, vault["cipherdir"])
+    sync_directory(os.path.dirname(vault["cipherdir"]))
+
+
+def unlock(vault: dict[str, Any], passphrase: str) -> None:
+    """Mount the vault. AgentError, and nothing changed, when the passphrase is wrong."""
+    mountpoint = vault["mountpoint"]
+    if machine.is_mounted(mountpoint):
+        return
+    _clear_dead_mount(mountpoint)
+    seal(mountpoint)
+    with _passphrase_fifo():
+        run("systemctl", "reset-failed", UNIT, check=False)
+        run("systemctl", "start", "--no-block", UNIT)
+        _feed(passphrase)
+        _await_mount(mountpoint)
+
+
+def lock(vault: dict[str, Any]) -> None:
+    """Unmount the vault; the mail daemons bound to it must have been stopped before."""
+    services.stop([UNIT])
+    if os.path.ismount(vault["mountpoint"]):
+        run("umount", "--lazy", vault["mountpoint"])
+
+
+def seal(mountpoint: str) -> None:
+    """An empty directory that nobody, root included, can write into while nothing is mounted on it."""
+    os.makedirs(mountpoint, mode=0o755, exist_ok=True)
+    descriptor = os.open(mountpoint, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        if os.listdir(descriptor):
+            raise AgentError(
+                f"{mountpoint} is not empty although no vault is mounted there; nothing was mounted over it",
+                hint=f"look at what is in {mountpoint}, move it away, then try again",
+            )
+        flags = struct.unpack("l", fcntl.ioctl(descriptor, FS_IOC_GETFLAGS, struct.pack("l", 0)))[0]
+        if not flags & FS_IMMUTABLE_FL:
+            fcntl.ioctl(descriptor, FS_IOC_SETFLAGS, struct.pack("l", flags | FS_IMMUTABLE_FL))
+    except OSError as error:
+        if error.errno not in (errno.ENOTTY, errno.EOPNOTSUPP, errno.EPERM):
+            raise
+        os.fchmod(descriptor, 0o000)  # a filesystem without the flag: keep at least everyone but root out
+    finally:
+        os.close(descriptor)
+
+
+def _clear_dead_mount(mountpoint: str) -> None:
+    """A killed gocryptfs leaves a mount that answers ENOTCONN; the next one needs the place."""
+    if os.path.ismount(mountpoint) or _is_dead(mountpoint):
+        run("umount", "--lazy", mountpoint)
+
+
+def _is_dead(mountpoint: str) -> bool:
+    try:
+        os.stat(mountpoint)
+    except OSError as error:
+        return error.errno == errno.ENOTCONN
+    return False
+
+
+@contextlib.contextmanager
+def _passphrase_fifo() -> Iterator[None]:
+    """What the unit reads its stdin from: a pipe with a name, so that the passphrase touches neither disk nor argv."""
+    os.makedirs(RUN, mode=0o700, exist_ok=True)
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(PASSPHRASE)
+    os.mkfifo(PASSPHRASE, 0o600)
+    try:
+        yield
+    finally:
+        os.unlink(PASSPHRASE)
+
+
+def _feed(passphrase: str, seconds: float = 30.0) -> None:
+    """Write the passphrase once the unit has opened its end (fifo(7): ENXIO until then)."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            descriptor = os.open(PASSPHRASE, os.O_WRONLY | os.O_NONBLOCK)
+            break
+        except OSError as error:
+            if error.errno != errno.ENXIO:
+                raise
+        if time.monotonic() > deadline or _unit_state()["ActiveState"] == "failed":
+            raise AgentError(f"{UNIT} did not start: {services.log(UNIT)}")
+        time.sleep(0.02)
+    with os.fdopen(descriptor, "wb") as pipe:
+        pipe.write(passphrase.encode() + b"\n")
+
+
+def _await_mount(mountpoint: str, seconds: float = 60.0) -> None:
+    """Wait for the mount (the kernel flags a change of /proc/self/mounts with POLLPRI, proc(5))."""
+    deadline = time.monotonic() + seconds
+    with open("/proc/self/mounts", encoding="utf-8") as mounts:
+        poller = select.poll()
+        poller.register(mounts, select.POLLERR | select.POLLPRI)
+        while True:
+            state = _unit_state()
+            if state["ActiveState"] == "active" and machine.is_mounted(mountpoint):
+                return
+            if state["ActiveState"] == "failed":
+                raise _refusal(state)
+            if time.monotonic() > deadline:
+                raise AgentError(f"the vault was not mounted within {seconds:.0f} s: {services.log(UNIT)}")
+            poller.poll(100)
+
+
+def _refusal(state: dict[str, str]) -> AgentError:
+    if state["ExecMainStatus"] == str(WRONG_PASSPHRASE):
+        return AgentError("wrong passphrase; the vault stays locked", hint="try again", code=LOCKED)
+    return AgentError(f"the vault could not be opened: {services.log(UNIT)}")
+
+
+def _unit_state() -> dict[str, str]:
+    shown = run("systemctl", "show", "--property=ActiveState,ExecMainStatus", UNIT).stdout
+    return dict(line.split("=", 1) for line in shown.strip().splitlines())

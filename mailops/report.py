@@ -1,0 +1,62 @@
+"""What a person sees while a machine is being worked on: one line per step, the running one kept alive."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from typing import TextIO
+
+from mailops import secrets
+
+MARKS = {"ok": "✓", "changed": "●", "failed": "✗"}
+COLOURS = {"ok": "\x1b[32m", "changed": "\x1b[33m", "failed": "\x1b[31m"}
+STRIDE = 20.0  # per cent between two progress lines where there is no terminal
+WIDTH = 100
+
+
+class Report:
+    """A listener that prints; several machines may share the terminal, a line is never torn."""
+
+    _writing = threading.Lock()
+
+    def __init__(self, name: str, stream: TextIO | None = None) -> None:
+        self.name = name
+        self.stream = stream or sys.stdout
+        self.live = self.stream.isatty()
+        self._last = 0.0
+
+    def step(self, name: str, state: str, detail: str) -> None:
+        self._last = 0.0
+        if state == "start" or (state == "ok" and not detail):  # what is as it should be needs no line
+            self._passing(f"… {name}")
+            return
+        mark = f"{COLOURS[state]}{MARKS[state]}\x1b[0m" if self.live else MARKS[state]
+        self._line(f"{mark} {name:<12} {_short(detail)}".rstrip())
+
+    def progress(self, name: str, percent: float, detail: str) -> None:
+        if self.live:
+            self._passing(f"… {name:<12} {percent:3.0f} %  {detail}")
+        elif percent - self._last >= STRIDE:
+            self._last = percent
+            self._line(f"… {name:<12} {percent:3.0f} %  {detail}")
+
+    def say(self, text: str) -> None:
+        self._line(f"  {text}")
+
+    def _line(self, text: str) -> None:
+        start = "\r\x1b[K" if self.live else ""
+        with self._writing:
+            print(f"{start}{self.name}  {secrets.mask(text)}", file=self.stream, flush=True)
+
+    def _passing(self, text: str) -> None:
+        if self.live:
+            with self._writing:
+                print(f"\r\x1b[K{self.name}  {secrets.mask(text)[:WIDTH]}", end="", file=self.stream, flush=True)
+
+
+def _short(detail: str) -> str:
+    """A long list of changes by its first few and their number; `--json` has them all."""
+    items = detail.split(", ")
+    if len(detail) <= WIDTH or len(items) < 4:
+        return detail
+    return f"{', '.join(items[:3])} and {len(items) - 3} more"

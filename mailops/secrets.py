@@ -1,0 +1,180 @@
+"""Where a password comes from: the terminal, the environment, a command, the desktop's keyring.
+
+A secret is fetched once per process and never shown: not in messages, not by `repr`, not in a traceback.
+`mask` takes the known ones out of a text.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import threading
+from collections.abc import Callable
+
+from mailops.errors import BAD_INPUT, MailopsError
+from mailops.site import Secret
+
+# A password manager may wait for its own passphrase, a touch, a phone.
+_COMMAND_SECONDS = 300
+# Shorter than this, a password is part of too many ordinary words to be masked.
+_SHORTEST_MASKED = 4
+_MASK = "*" * 8
+
+
+class _Memory:
+    """What has been fetched so far. A class of its own so that no `repr` shows what it holds."""
+
+    def __init__(self) -> None:
+        # Taken for the whole of a fetch: two threads do not ask the same question, nor two at once.
+        self.lock = threading.RLock()
+        self.fetched: dict[tuple[str, str, str], str] = {}
+        self.known: set[str] = set()
+
+
+_memory = _Memory()
+
+
+def resolve(secret: Secret) -> str:
+    """The password itself; asked for, read or computed at the first call, remembered after it.
+
+    Raises `MailopsError`, which names the key in hosts.toml, when there is none to be had.
+    """
+    with _memory.lock:
+        key = _identity(secret)
+        if key not in _memory.fetched:
+            _memory.fetched[key] = remember(_checked(_SOURCES[secret.kind](secret), secret))
+        return _memory.fetched[key]
+
+
+def forget(secret: Secret) -> None:
+    """Fetch it anew next time, after a machine refused it. It stays masked."""
+    with _memory.lock:
+        _memory.fetched.pop(_identity(secret), None)
+
+
+def remember(value: str) -> str:
+    """Mask this one from now on, too: a password that came by another way. Returns it."""
+    with _memory.lock:
+        _memory.known.add(value)
+    return value
+
+
+def known() -> frozenset[str]:
+    """Every secret seen so far."""
+    with _memory.lock:
+        return frozenset(_memory.known)
+
+
+def mask(text: str) -> str:
+    """The text with every known secret replaced by ********, also where JSON or Python escaped it."""
+    import json
+
+    forms: set[str] = set()
+    for value in known():
+        if len(value) >= _SHORTEST_MASKED:
+            escaped = (json.dumps(value), json.dumps(value, ensure_ascii=False), repr(value))
+            forms.update((value, *(form[1:-1] for form in escaped)))
+    for form in sorted(forms, key=len, reverse=True):  # the longest first: one may contain another
+        text = text.replace(form, _MASK)
+    return text
+
+
+def _identity(secret: Secret) -> tuple[str, str, str]:
+    """What makes two secrets the same. Two prompts may share their words and mean different passwords."""
+    return secret.kind, secret.value, secret.where if secret.kind == "prompt" else ""
+
+
+def _checked(value: str, secret: Secret) -> str:
+    if not value:
+        raise _error(secret, "the password is empty", "Give it at least one character.")
+    # Programs that read a password read a line; more would be cut without a word.
+    if not value.isascii() and not _is_text(value):
+        raise _error(secret, "the password is not valid UTF-8", "Choose one that is.")
+    if set(value) & set("\0\r\n"):
+        raise _error(secret, "the password has more than one line", "Keep it on one line.")
+    return value
+
+
+def _is_text(value: str) -> bool:
+    """False for bytes that were no UTF-8, which Python carries as lone surrogates."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _error(secret: Secret, what: str, hint: str) -> MailopsError:
+    return MailopsError(f"{secret.where}: {what}", hint, BAD_INPUT)
+
+
+def _prompt(secret: Secret) -> str:
+    import getpass
+
+    try:
+        # getpass would fall back on an echoing stdin; only a real terminal will do.
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
+        return getpass.getpass(f"{secret.value} ({secret.where}): ")
+    except EOFError:
+        raise _error(secret, "nothing was typed", "Start again, or press Ctrl-C to leave.") from None
+    except OSError:
+        raise _error(
+            secret,
+            "is to be asked for, and there is no terminal to ask on",
+            'Write { env = "NAME" } or { command = "…" } instead of the prompt to run without one.',
+        ) from None
+
+
+def _env(secret: Secret) -> str:
+    value = os.environ.get(secret.value)
+    if value is None:
+        raise _error(
+            secret,
+            f"the environment variable {secret.value} is not set",
+            f"Set it, without a trace in the shell's history: read -rs {secret.value}; export {secret.value}",
+        )
+    return value
+
+
+def _command(secret: Secret) -> str:
+    """The first line that a shell command prints. It may talk to the person: stdin and stderr are theirs."""
+    hint = "Run it by hand to see why; its messages are above."
+    with subprocess.Popen(["/bin/sh", "-c", secret.value], stdout=subprocess.PIPE) as process:
+        try:
+            output = process.communicate(timeout=_COMMAND_SECONDS)[0]
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise _error(secret, f"its command took more than {_COMMAND_SECONDS} s", hint) from None
+    if process.returncode:
+        # The command is not repeated here: a careless one may contain the password.
+        raise _error(secret, f"its command ended with status {process.returncode}", hint)
+    line = output.split(b"\n", 1)[0].removesuffix(b"\r")
+    return line.decode(errors="surrogateescape")
+
+
+def _keyring(secret: Secret) -> str:
+    try:
+        import keyring
+        import keyring.errors
+    except ImportError:
+        raise _error(
+            secret, "the keyring needs a package that is not installed", "pip install 'mailops[keyring]'"
+        ) from None
+    service, _, user = secret.value.rpartition("/")
+    try:
+        value = keyring.get_password(service, user)
+    except keyring.errors.KeyringError as error:
+        raise _error(secret, f"the keyring did not answer: {error}", "Unlock it, then start again.") from None
+    if value is None:
+        raise _error(
+            secret, f"the keyring has nothing under {secret.value}", f"keyring set '{service}' '{user}'"
+        )
+    return str(value)
+
+
+_SOURCES: dict[str, Callable[[Secret], str]] = {
+    "prompt": _prompt,
+    "env": _env,
+    "command": _command,
+    "keyring": _keyring,
+}

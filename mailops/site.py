@@ -1,0 +1,150 @@
+"""The site: what it is called, who lives in it, and the machines that it runs on.
+
+`load` reads hosts.toml and refuses it with every problem at once, a line each, before any connection is
+opened. Importing this module is cheap; the reading (`site_reader`) and its rules (`site_rules`) come with
+the first `load`.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mailops.errors import BAD_INPUT, MailopsError
+
+ROLES = ("mailhost", "mailnull", "webmail", "bastion")
+
+# RFC 2142's names for those who run things (its sales and marketing are for people to claim), RFC 5321's
+# postmaster, and the system accounts whose mail is worth reading.
+LOCAL_ADMIN_ALIASES = (
+    "abuse",
+    "admin",
+    "administrator",
+    "ftp",
+    "hostmaster",
+    "mailer-daemon",
+    "noc",
+    "nobody",
+    "postmaster",
+    "root",
+    "security",
+    "usenet",
+    "webmaster",
+    "www",
+)
+
+
+@dataclass(frozen=True)
+class Secret:
+    """Where a password comes from, never the password; `mailops.secrets.resolve` fetches it."""
+
+    kind: str  # "prompt" | "env" | "command" | "keyring"
+    value: str = field(repr=False)  # a careless command may hold more than it should
+    where: str = ""  # the key in hosts.toml, for messages; lists are counted from 1
+
+
+@dataclass(frozen=True)
+class User:
+    """A mailbox, and the password that it gets when it is made; an existing one keeps its own."""
+
+    email: str
+    pw: Secret
+
+
+@dataclass(frozen=True)
+class Alias:
+    src: str
+    dst: str
+
+
+@dataclass(frozen=True)
+class Host:
+    """A machine. What is None is left to ssh_config and its defaults; `address` None means `name`."""
+
+    name: str
+    role: str
+    address: str | None = None
+    port: int | None = None
+    user: str | None = None
+    host_key: str | None = None  # "ssh-ed25519 AAAA…", the only key that this machine may show
+    identity: str | None = None  # a private key's path on this computer, "~" not yet expanded
+    sudo_pw: Secret | None = None
+    debian: int | None = None  # 12 or 13; None: whatever the machine runs
+
+
+@dataclass(frozen=True)
+class Site:
+    """A whole hosts.toml, checked; domains and addresses are in lower case."""
+
+    path: Path
+    domain: str
+    admin_email: str
+    mail_domains: tuple[str, ...]
+    mail_users: tuple[User, ...]
+    mail_aliases: tuple[Alias, ...]
+    mail_local_admin_aliases: tuple[str, ...]
+    mail_server_hostname: str
+    relay_email: str  # the account that mailnull machines log in with
+    cryptdir_pw: Secret
+    dkim_selector: str  # "" means no signing
+    dkim_selector_next: str  # "" means that none is being prepared
+    dkim_keyroot: str
+    sieve_root: str
+    vault: str
+    vault_cipherdir: str
+    resolver: str | None  # the name server that this computer asks about the site's DNS; None: its own
+    hosts: dict[str, Host]
+
+    def system_aliases(self) -> tuple[Alias, ...]:
+        """postmaster, abuse and the like of every domain, to `admin_email`.
+
+        Left out: a mailbox of that name, an alias of that name in `mail_aliases`, and `admin_email` itself.
+        """
+        taken = {self.admin_email, *(user.email for user in self.mail_users)}
+        taken.update(alias.src for alias in self.mail_aliases)
+        locals_ = self.mail_local_admin_aliases
+        sources = (f"{local}@{domain}" for domain in self.mail_domains for local in locals_)
+        return tuple(Alias(src, self.admin_email) for src in sources if src not in taken)
+
+
+class SiteError(MailopsError):
+    """A hosts.toml that cannot be used; `problems` has a line for each thing that is wrong."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems), code=BAD_INPUT)
+        self.problems = tuple(problems)
+
+
+def find() -> Path:
+    """The site's file: $MAILOPS_SITE, or else hosts.toml in the current folder.
+
+    Raises `MailopsError` when there is no such file.
+    """
+    named = os.environ.get("MAILOPS_SITE")
+    path = Path(named or "hosts.toml").expanduser()
+    if path.is_dir():
+        path /= "hosts.toml"
+    if path.is_file():
+        return path
+    if named:
+        raise MailopsError(
+            f"MAILOPS_SITE names {named}, and there is no such file",
+            "Correct it, or unset it to use the hosts.toml of the current folder.",
+            BAD_INPUT,
+        )
+    raise MailopsError(
+        "there is no hosts.toml in this folder",
+        "Go to the folder of your site, or name the file: export MAILOPS_SITE=path/to/hosts.toml",
+        BAD_INPUT,
+    )
+
+
+def load(path: Path) -> Site:
+    """Read and check a site's file. Raises `SiteError` with all its problems."""
+    from mailops import site_reader  # imports this module in turn, and costs more than it
+
+    site, problems = site_reader.read(path)
+    if site is None or problems:
+        raise SiteError(problems)
+    return site

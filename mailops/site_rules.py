@@ -1,0 +1,199 @@
+"""What must hold between the values of a site: nothing bounces, nothing is hidden, nothing overlaps.
+
+Each rule gives (key, what is wrong; what would be right). `RULES` says which keys a rule builds on: when
+one of them is wrong already, the rule is not asked, so that one mistake gives one line. Rows that could
+not be read are empty texts here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
+
+from mailops.site_values import dotted, quoted
+
+if TYPE_CHECKING:
+    from mailops.site import Site
+
+Found = Iterator[tuple[str, str]]
+
+
+def _repeated(rows: Iterable[object]) -> Iterator[tuple[int, int]]:
+    """The number of every row that was there before, and the number of the first like it."""
+    first: dict[object, int] = {}
+    for number, row in enumerate(rows, 1):
+        if row and first.setdefault(row, number) != number:
+            yield number, first[row]
+
+
+def _domains_once(site: Site) -> Found:
+    for number, first in _repeated(site.mail_domains):
+        name = quoted(site.mail_domains[number - 1])
+        yield f"mail_domains[{number}]", f"{name} is there already, as mail_domains[{first}]; keep one"
+
+
+def _domain_listed(site: Site) -> Found:
+    if site.domain not in site.mail_domains:
+        yield "mail_domains", f"does not list {quoted(site.domain)}, the domain of the site; add it"
+
+
+def _users_once(site: Site) -> Found:
+    for number, first in _repeated(user.email for user in site.mail_users):
+        email = quoted(site.mail_users[number - 1].email)
+        yield f"mail_users[{number}].email", f"{email} is there already, as mail_users[{first}]; keep one"
+
+
+def _aliases_once(site: Site) -> Found:
+    for number, first in _repeated(alias for alias in site.mail_aliases):
+        pair = site.mail_aliases[number - 1]
+        if pair.src and pair.dst:
+            text = f"{pair.src} -> {pair.dst} is there already, as mail_aliases[{first}]; keep one"
+            yield f"mail_aliases[{number}]", text
+
+
+def _local_parts_once(site: Site) -> Found:
+    for number, first in _repeated(site.mail_local_admin_aliases):
+        key = "mail_local_admin_aliases"
+        name = quoted(site.mail_local_admin_aliases[number - 1])
+        yield f"{key}[{number}]", f"{name} is there already, as {key}[{first}]; keep one"
+
+
+def _addresses_in_our_domains(site: Site) -> Found:
+    addresses = [(f"mail_users[{i}].email", user.email) for i, user in enumerate(site.mail_users, 1)]
+    addresses += [(f"mail_aliases[{i}].src", alias.src) for i, alias in enumerate(site.mail_aliases, 1)]
+    for key, email in addresses:
+        domain = email.rpartition("@")[2]
+        # When the site's own domain is not listed, `_domain_listed` says so, once.
+        if domain and domain not in (site.domain, *site.mail_domains):
+            text = f"{quoted(email)} is in a domain that mail_domains does not list; add {quoted(domain)}"
+            yield key, text
+
+
+def _admin_is_deliverable(site: Site) -> Found:
+    email = _without_detail(site.admin_email)
+    ours = email.rpartition("@")[2] in site.mail_domains
+    known = {user.email for user in site.mail_users} | {alias.src for alias in site.mail_aliases}
+    if ours and not {email, site.admin_email} & known:
+        text = f"{quoted(site.admin_email)} would bounce; add it to mail_users or to mail_aliases"
+        yield "admin_email", text
+
+
+def _aliases_hide_no_mailbox(site: Site) -> Found:
+    """Postfix looks for aliases first: a mailbox gets nothing unless its alias names it, too."""
+    users = {user.email for user in site.mail_users if user.email}
+    kept = {alias.src for alias in site.mail_aliases if alias.src == alias.dst}
+    told: set[str] = set()
+    for number, alias in enumerate(site.mail_aliases, 1):
+        if alias.src in users - kept - told:
+            told.add(alias.src)
+            text = f"{quoted(alias.src)} is a mailbox, which this alias would hide; "
+            text += f"remove one of them, or add {{ src = {quoted(alias.src)}, dst = {quoted(alias.src)} }}"
+            yield f"mail_aliases[{number}].src", text
+
+
+def _aliases_end_somewhere(site: Site) -> Found:
+    """No alias leads back to itself, system aliases included.
+
+    A mailbox that keeps a copy (an alias to itself) ends the way: Postfix expands it once, no further.
+    """
+    import graphlib
+
+    pairs = [(alias.src, alias.dst) for alias in (*site.mail_aliases, *site.system_aliases())]
+    sources = {src for src, _ in pairs}
+    keepers = {user.email for user in site.mail_users if (user.email, user.email) in set(pairs)}
+    before: dict[str, dict[str, None]] = {}  # dicts for sets: the same loop is told the same way
+    for src, dst in pairs:
+        if src not in keepers:
+            before.setdefault(dst if dst in sources else _without_detail(dst), {})[src] = None
+    while True:
+        try:
+            graphlib.TopologicalSorter(before).prepare()
+        except graphlib.CycleError as error:
+            cycle: list[str] = error.args[1]
+            del before[cycle[1]][cycle[0]]
+            yield "mail_aliases", f"{' -> '.join(cycle)} is a loop; let one of them end in a mailbox"
+        else:
+            return
+
+
+def _without_detail(email: str) -> str:
+    """The address that Postfix tries next when user+detail@domain is not known itself."""
+    local, at, domain = email.rpartition("@")
+    return local.partition("+")[0] + at + domain
+
+
+def _one_mailhost(site: Site) -> Found:
+    names = [host.name for host in site.hosts.values() if host.role == "mailhost"]
+    if len(names) > 1:
+        text = f"{' and '.join(names)} are all mailhosts; a site has one, give the others another role"
+        yield "hosts", text.replace("are all", "are both") if len(names) == 2 else text
+
+
+def _relay_account_exists(site: Site) -> Found:
+    names = [host.name for host in site.hosts.values() if host.role == "mailnull"]
+    if names and site.relay_email not in {user.email for user in site.mail_users}:
+        email = quoted(site.relay_email)
+        yield "mail_users", f"has no {email}, as whom {', '.join(names)} will log in; add it"
+
+
+def _hosts_apart(site: Site) -> Found:
+    """No two machines are one; behind a NAT they may share an address, not a port."""
+    first: dict[tuple[str, int], str] = {}
+    # Explicit addresses last: of two that meet, the written one is to be changed.
+    for host in sorted(site.hosts.values(), key=lambda host: host.address is not None):
+        place = (host.address or host.name, host.port or 22)
+        other = first.setdefault(place, host.name)
+        if other != host.name:
+            text = f"{quoted(place[0])} is also the address of {other}; give each its own, or another port"
+            yield f"{dotted('hosts', host.name)}.address", text
+
+
+def _selectors_differ(site: Site) -> Found:
+    if site.dkim_selector_next and site.dkim_selector_next.lower() == site.dkim_selector.lower():
+        name = quoted(site.dkim_selector_next)
+        yield "dkim_selector_next", f"{name} is dkim_selector already; choose another, or leave it out"
+
+
+def _vault_is_apart(site: Site) -> Found:
+    vault, cipherdir = PurePosixPath(site.vault), PurePosixPath(site.vault_cipherdir)
+    if cipherdir.is_relative_to(vault):
+        text = f"{quoted(site.vault_cipherdir)} lies in the vault that it holds; choose a place outside"
+        yield "vault_cipherdir", f"{text} {site.vault}"
+    elif vault.is_relative_to(cipherdir):
+        yield "vault", f"{quoted(site.vault)} lies in vault_cipherdir; choose a place outside {cipherdir}"
+
+
+def _roots_in_vault(site: Site) -> Found:
+    """DKIM keys and sieve scripts are private, and neither share a folder nor take another's."""
+    vault = PurePosixPath(site.vault)
+    roots = {"dkim_keyroot": PurePosixPath(site.dkim_keyroot), "sieve_root": PurePosixPath(site.sieve_root)}
+    others = {f"the folder of {name}": vault / name for name in ("mail", "db", "redis")}
+    for key, root in roots.items():
+        if root == vault or not root.is_relative_to(vault):
+            yield key, f"{quoted(str(root))} is not inside the vault; choose a folder below {vault}"
+            continue
+        for name, other in others.items():
+            if root.is_relative_to(other) or other.is_relative_to(root):
+                text = f"{quoted(str(root))} overlaps {name} ({other}); choose one of its own below {vault}"
+                yield key, text
+        others[key] = root
+
+
+RULES: tuple[tuple[tuple[str, ...], Callable[[Site], Found]], ...] = (
+    ((), _domains_once),
+    (("domain", "mail_domains"), _domain_listed),
+    ((), _users_once),
+    (("domain", "mail_domains"), _addresses_in_our_domains),
+    (("domain", "admin_email", "mail_domains", "mail_users.email", "mail_aliases"), _admin_is_deliverable),
+    ((), _aliases_once),
+    (("mail_aliases",), _aliases_hide_no_mailbox),
+    (("domain", "admin_email", "mail_domains", "mail_aliases", "mail_users.email"), _aliases_end_somewhere),
+    ((), _local_parts_once),
+    ((), _one_mailhost),
+    (("domain", "relay_email", "mail_users.email"), _relay_account_exists),
+    (("hosts.address", "hosts.port"), _hosts_apart),
+    (("dkim_selector", "dkim_selector_next"), _selectors_differ),
+    (("vault", "vault_cipherdir"), _vault_is_apart),
+    (("vault", "dkim_keyroot", "sieve_root"), _roots_in_vault),
+)

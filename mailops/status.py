@@ -1,0 +1,41 @@
+"""How the machines are: one line each to scan, everything with --json."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mailops import converge, fleet
+
+STATES = {"up": "✓ up", "degraded": "✗ degraded", "locked": "● locked", "bare": "● not set up"}
+GIB = 1 << 30
+
+
+def show(c: Any, as_json: bool = False) -> None:
+    """Ask each machine; a machine that cannot be asked is told of in its line."""
+    results = fleet.each(c, converge.ROLES, lambda machine: machine.call("status", {}), as_json)
+    if not as_json:
+        for name, result in results.items():
+            for line in _lines(name, result):
+                print(line)
+
+
+def _lines(name: str, result: dict[str, Any]) -> list[str]:
+    if "error" in result:
+        return []
+    head = f"{name:<12} {STATES[result['state']]:<14} Debian {result['release']}"
+    if result["state"] == "bare":
+        return [f"{head}  next: fab -H {name} bootstrap"]
+    head += f"  {result['role']:<9} {result['hostname']}  queue {result['queue']}  up {_span(result['uptime'])}"
+    vault = result["vault"]
+    if vault and vault["open"]:
+        head += f"  vault {vault['free'] / GIB:.1f} GiB free"
+    if result["state"] == "locked":
+        return [head, f"{'':<12} the vault is locked, mail is off; next: fab -H {name} unlock"]
+    bad = [f"{unit} is {state}" for unit, state in result["services"].items() if state != "active"]
+    bad += [f"{probe}: {reason}" for probe, reason in result["probes"].items() if reason]
+    return [head] + [f"{'':<12} ✗ {line}" for line in bad]
+
+
+def _span(seconds: float) -> str:
+    days, rest = divmod(int(seconds), 86400)
+    return f"{days} d" if days else f"{rest // 3600} h {rest % 3600 // 60} min"

@@ -1,0 +1,374 @@
+"""The table of contents of the command line: every task is listed here, none is defined deep.
+
+`fab` finds it through fabfile.py; an installed package serves the same tasks as `mailops`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from invoke import Collection, task
+
+JSON = {"json": "print JSON on stdout, progress on stderr"}
+
+
+@task(help=JSON)
+def bootstrap(c: Any, json: bool = False) -> None:
+    """Make machines what hosts.toml says: packages, vault, accounts, keys, daemons.
+
+    Without -H all machines of the site, the mailhost first. Run it again at any time: what is as it should
+    be is left alone.
+
+    Example: fab -H mail bootstrap
+    """
+    from mailops import converge
+
+    converge.bootstrap(c, json)
+
+
+@task(help=JSON)
+def plan(c: Any, json: bool = False) -> None:
+    """Show what bootstrap would change, with diffs; nothing is touched.
+
+    Example: fab -H mail plan
+    """
+    from mailops import converge
+
+    converge.plan(c, json)
+
+
+@task(help=JSON)
+def push(c: Any, json: bool = False) -> None:
+    """Render and push the configuration alone, no packages.
+
+    Example: fab -H mail push
+    """
+    from mailops import converge
+
+    converge.push(c, json)
+
+
+@task
+def unlock(c: Any) -> None:
+    """Open the vault after a reboot, start mail, and wait until it really answers.
+
+    Example: fab unlock
+    """
+    from mailops import boot
+
+    boot.unlock(c)
+
+
+@task
+def lock(c: Any) -> None:
+    """Stop mail and close the vault.
+
+    Example: fab lock
+    """
+    from mailops import boot
+
+    boot.lock(c)
+
+
+@task(help=JSON)
+def status(c: Any, json: bool = False) -> None:
+    """Say how the machines are: vault, daemons, ports, queue.
+
+    Example: fab status --json
+    """
+    from mailops import status
+
+    status.show(c, json)
+
+
+@task(help={"port": "the local port to try first", "browser": "open the address in a browser"})
+def tunnel(c: Any, port: int = 11334, browser: bool = True) -> None:
+    """Open the rspamd console of the mailhost at a local port, until Ctrl-C.
+
+    Example: fab tunnel --port 8080 --no-browser
+    """
+    from mailops import tunnel
+
+    tunnel.tunnel(c, port, browser)
+
+
+@task(help={"name": "a host of hosts.toml", "fingerprint": "pin without asking when this is what it shows: SHA256:…"})
+def trust(c: Any, name: str, fingerprint: str = "") -> None:
+    """Show a machine's host key fingerprint and pin it in hosts.toml.
+
+    Example: fab trust mail
+    """
+    from mailops import trust
+
+    trust.trust(c, name, fingerprint)
+
+
+@task(help={"command": "a mailcfg command and its words, quoted as one", **JSON})
+def mailcfg(c: Any, command: str, json: bool = False) -> None:
+    """Run a mailcfg command on the mailhost; `fab mailcfg help` lists them.
+
+    A password left out is asked for, without echo.
+
+    Example: fab mailcfg "addalias sales@example.test user1@example.test"
+    """
+    import shlex
+
+    from mailops import accounts
+
+    accounts.run(c, shlex.split(command), json)
+
+
+@task(name="add", help={"email": "the whole address", **JSON})
+def user_add(c: Any, email: str, json: bool = False) -> None:
+    """Add a user; the password is asked for, without echo.
+
+    Example: fab user.add ann@example.test
+    """
+    from mailops import accounts
+
+    accounts.run(c, ["adduser", email], json)
+
+
+@task(name="rm", help={"email": "the whole address", **JSON})
+def user_rm(c: Any, email: str, json: bool = False) -> None:
+    """Remove a user; the mail stays in the vault.
+
+    Example: fab user.rm ann@example.test
+    """
+    from mailops import accounts
+
+    accounts.run(c, ["rmuser", email], json)
+
+
+@task(name="ls", help={"domain": "only this domain", **JSON})
+def user_ls(c: Any, domain: str = "", json: bool = False) -> None:
+    """List users, all or of a domain.
+
+    Example: fab user.ls --domain example.test
+    """
+    from mailops import accounts
+
+    accounts.run(c, ["lsuser", *([domain] if domain else [])], json)
+
+
+@task(name="passwd", help={"email": "the whole address", **JSON})
+def user_passwd(c: Any, email: str, json: bool = False) -> None:
+    """Change a user's password; it is asked for, without echo, and works at once.
+
+    Example: fab user.passwd ann@example.test
+    """
+    from mailops import accounts
+
+    accounts.run(c, ["passwd", email], json)
+
+
+@task(name="disable", help={"email": "the whole address", **JSON})
+def user_disable(c: Any, email: str, json: bool = False) -> None:
+    """Keep a user from logging in; mail for them is still taken.
+
+    Example: fab user.disable ann@example.test
+    """
+    from mailops import accounts
+
+    accounts.run(c, ["disable", email], json)
+
+
+@task(name="enable", help={"email": "the whole address", **JSON})
+def user_enable(c: Any, email: str, json: bool = False) -> None:
+    """Let a disabled user log in again.
+
+    Example: fab user.enable ann@example.test
+    """
+    from mailops import accounts
+
+    accounts.run(c, ["enable", email], json)
+
+
+@task(name="add", help={"src": "the address that is written to", "dst": "where its mail goes", **JSON})
+def alias_add(c: Any, src: str, dst: str, json: bool = False) -> None:
+    """Add an alias.
+
+    Example: fab alias.add sales@example.test user1@example.test
+    """
+    from mailops import accounts
+
+    accounts.run(c, ["addalias", src, dst], json)
+
+
+@task(name="rm", help={"src": "an alias address, or the number that alias.ls shows", **JSON})
+def alias_rm(c: Any, src: str, json: bool = False) -> None:
+    """Remove an alias, by its address or by its number.
+
+    Example: fab alias.rm sales@example.test
+    """
+    from mailops import accounts
+
+    accounts.run(c, ["rmalias", *(["-id"] if src.isdigit() else []), src], json)
+
+
+@task(name="ls", help={"domain": "only this domain", **JSON})
+def alias_ls(c: Any, domain: str = "", json: bool = False) -> None:
+    """List aliases, all or of a domain.
+
+    Example: fab alias.ls --json
+    """
+    from mailops import accounts
+
+    accounts.run(c, ["lsalias", *([domain] if domain else [])], json)
+
+
+@task(name="add", help={"domain": "a domain whose mail this server takes", **JSON})
+def domain_add(c: Any, domain: str, json: bool = False) -> None:
+    """Add a domain.
+
+    Example: fab domain.add third.test
+    """
+    from mailops import accounts
+
+    accounts.run(c, ["adddom", domain], json)
+
+
+@task(name="rm", help={"domain": "a domain that mailcfg knows", **JSON})
+def domain_rm(c: Any, domain: str, json: bool = False) -> None:
+    """Remove a domain; its users and their mail stay in the vault.
+
+    Example: fab domain.rm third.test
+    """
+    from mailops import accounts
+
+    accounts.run(c, ["rmdom", domain], json)
+
+
+@task(name="ls", help=JSON)
+def domain_ls(c: Any, json: bool = False) -> None:
+    """List the domains.
+
+    Example: fab domain.ls
+    """
+    from mailops import accounts
+
+    accounts.run(c, ["lsdom"], json)
+
+
+@task(name="ls", help=JSON)
+def dkim_ls(c: Any, json: bool = False) -> None:
+    """Show the DKIM keys and the TXT records to publish.
+
+    Example: fab dkim.ls
+    """
+    from mailops import dkim
+
+    dkim.ls(c, json)
+
+
+@task(name="prepare", optional=["selector"], help={"selector": "the next selector; the next year and month if left out"})
+def dkim_prepare(c: Any, selector: str = "") -> None:
+    """Make the next DKIM keys, so that their records can be published early.
+
+    Example: fab dkim.prepare --selector 202701
+    """
+    from mailops import dkim
+
+    dkim.prepare(c, selector or None)
+
+
+@task(name="rotate", help={"force": "switch although a name server does not serve the new key"})
+def dkim_rotate(c: Any, force: bool = False) -> None:
+    """Sign with the prepared DKIM keys, once every name server serves them.
+
+    Example: fab dkim.rotate
+    """
+    from mailops import dkim
+
+    dkim.rotate(c, force)
+
+
+@task(name="up")
+def lab_up(c: Any) -> None:
+    """Boot a replica of the site as throwaway machines on this computer.
+
+    Example: fab lab.up
+    """
+    from mailops.lab import commands
+
+    commands.up()
+
+
+@task(name="down")
+def lab_down(c: Any) -> None:
+    """Stop the replica's machines and delete them.
+
+    Example: fab lab.down
+    """
+    from mailops.lab import commands
+
+    commands.down()
+
+
+@task(name="status", help=JSON)
+def lab_status(c: Any, json: bool = False) -> None:
+    """List the replica's machines.
+
+    Example: fab lab.status
+    """
+    from mailops.lab import commands
+
+    commands.status(json)
+
+
+@task(name="shell", help={"name": "a machine that lab.status shows"})
+def lab_shell(c: Any, name: str) -> None:
+    """Open a root shell in a machine of the replica.
+
+    Example: fab lab.shell mail
+    """
+    from mailops.lab import commands
+
+    commands.shell(name)
+
+
+@task(name="reboot", help={"name": "a machine that lab.status shows"})
+def lab_reboot(c: Any, name: str) -> None:
+    """Reboot a machine of the replica and wait until it is back.
+
+    Example: fab lab.reboot mail
+    """
+    from mailops.lab import commands
+
+    commands.reboot(name)
+
+
+@task(name="publish")
+def lab_publish(c: Any) -> None:
+    """Put the mailhost's DKIM records into the replica's DNS.
+
+    Example: fab lab.publish
+    """
+    from mailops.lab import commands
+
+    commands.publish(c)
+
+
+def group(name: str, *tasks: Any) -> Collection:
+    collection = Collection(name)
+    for entry in tasks:
+        collection.add_task(entry)
+    return collection
+
+
+namespace = Collection(
+    bootstrap,
+    plan,
+    push,
+    unlock,
+    lock,
+    status,
+    tunnel,
+    trust,
+    mailcfg,
+    group("user", user_add, user_rm, user_ls, user_passwd, user_disable, user_enable),
+    group("alias", alias_add, alias_rm, alias_ls),
+    group("domain", domain_add, domain_rm, domain_ls),
+    group("dkim", dkim_ls, dkim_prepare, dkim_rotate),
+    group("lab", lab_up, lab_down, lab_status, lab_shell, lab_reboot, lab_publish),
+)

@@ -26,7 +26,7 @@ def run(c: Any, argv: Sequence[str], as_json: bool = False) -> None:
     from mailops import fleet
 
     command = parse(argv)
-    if command.name == "help" and not as_json:
+    if command.name == "help":
         print(remote.HELP)
         return
     site = fleet.load()

@@ -57,12 +57,21 @@ serve(header)
 """
 
 # A machine without python3 gets it first (its package brings the whole standard library; -minimal does not).
+# Debian's own daily timer may hold the lists just now, at a first boot above all: that passes.
 INSTALL_PYTHON = """
+install_python() {
+    export DEBIAN_FRONTEND=noninteractive
+    tries=0
+    until apt-get -q update; do
+        tries=$((tries + 1)); [ $tries -lt 60 ] || return 1; sleep 1
+    done
+    apt-get -yq -o DPkg::Lock::Timeout=300 install --no-install-recommends python3
+}
 if ! [ -e /var/lib/dpkg/info/python3.list ]; then
     echo '{"t":"say","text":"installing python3"}'
-    export DEBIAN_FRONTEND=noninteractive
-    { apt-get -q update && apt-get -yq install --no-install-recommends python3; } </dev/null >/run/mailops-python.log 2>&1 ||
-        { echo '{"t":"error","message":"python3 could not be installed","hint":"see /run/mailops-python.log there","code":1}'; exit 1; }
+    install_python </dev/null >/run/mailops-python.log 2>&1 || {
+        echo "python3 could not be installed:" >&2; tail -n 3 /run/mailops-python.log >&2; exit 1
+    }
 fi
 """
 NEED_PYTHON = """

@@ -171,6 +171,8 @@ class Machine:
             return MailopsError(f"{name}: sudo wants a password for {self.connection.user}", hint, UNREACHABLE)
         if "sudo" in words and "not found" in words:
             return MailopsError(f"{name}: there is no sudo for {self.connection.user}; log in as root or install it")
+        if words.startswith("python3 could not"):
+            return MailopsError(f"{name}: {' '.join(words.split())}", "see /run/mailops-python.log there")
         return MailopsError(f"{name}: the agent ended without a result: {secrets.mask(words) or 'no reason given'}")
 
     def _lost(self, error: Exception) -> MailopsError:

@@ -11,7 +11,7 @@ import socket
 from pathlib import Path
 
 from mailops.lab import power
-from mailops.lab.layout import BASE, THIS_COMPUTER, locked
+from mailops.lab.layout import BASE, THIS_COMPUTER
 
 PORT = 3142
 PROXY = f"http://{THIS_COMPUTER}:{PORT}"
@@ -30,17 +30,17 @@ exec chroot --userspec=apt-cacher-ng:apt-cacher-ng "$image" setpriv --pdeathsig 
 
 
 def start(image: Path) -> None:
-    """Start it, unless it runs, and wait until it takes connections."""
-    with locked("cache"):
-        if not answers():
-            stop()
-            for part in ("packages", "log"):
-                (FOLDER / part).mkdir(parents=True, exist_ok=True)
-            link = FOLDER / "image"
-            link.unlink(missing_ok=True)
-            link.symlink_to(image)
-            power.turn_on("mailops-lab-cache", FOLDER, _command(image))
-        power.wait(answers, 20, f"the package cache does not start (see {FOLDER}/console.log)")
+    """Start it unless it runs, and wait until it answers. Call it with the lock "computer" held."""
+    if answers():
+        return
+    stop()
+    for part in ("packages", "log"):
+        (FOLDER / part).mkdir(parents=True, exist_ok=True)
+    link = FOLDER / "image"
+    link.unlink(missing_ok=True)
+    link.symlink_to(image)
+    power.turn_on("mailops-lab-cache", FOLDER, _command(image))
+    power.wait(answers, 20, f"the package cache does not start (see {FOLDER}/console.log)")
 
 
 def _command(image: Path) -> list[str]:

@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from mailops.lab.layout import BRIDGE, THIS_COMPUTER, LabError, locked
+from mailops.lab.layout import BRIDGE, THIS_COMPUTER, LabError
 
 # command -> the Debian package that has it
 COMMANDS = {
@@ -22,6 +22,10 @@ KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 
 # A machine cannot load a module itself. One that is built in, or has another name, is no error here.
 MODULES = ("bridge", "veth", "overlay", "fuse", "nf_tables")
+
+# A machine takes about a dozen inotify instances, all of them root's; the kernel's 128 are soon gone.
+INOTIFY = Path("/proc/sys/fs/inotify/max_user_instances")
+INOTIFY_ENOUGH = 4096
 
 # The shell of a user who is not root may not have the sbin directories.
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -45,6 +49,21 @@ def sh(argv: Sequence[str | Path], text: str = "", ok: Sequence[int] = (0,)) -> 
     if done.returncode not in ok:
         raise LabError(f"`{' '.join(words)[:120]}` failed: {last_words(done.stderr or done.stdout)}")
     return done.stdout
+
+
+def delete(folder: Path) -> None:
+    """Delete a folder if it exists, and never what is mounted below it: that may be this computer's /proc."""
+    points = [line.split(" ")[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
+    for point in reversed(points):
+        if folder in Path(point).parents:
+            sh(["umount", "--lazy", point])
+    try:
+        shutil.rmtree(folder)
+    except FileNotFoundError:
+        pass
+    except PermissionError:  # somebody used chattr +i in there
+        sh(["chattr", "-R", "-f", "-i", folder], ok=(0, 1))
+        shutil.rmtree(folder)
 
 
 def plain_environment() -> dict[str, str]:
@@ -74,16 +93,13 @@ def require_commands() -> None:
 
 
 def prepare() -> None:
-    """Make this computer ready to carry machines. Idempotent, and safe to call from two labs at once."""
-    require_root()
+    """Make this computer ready to carry machines. Idempotent; call it with the lock "computer" held."""
     require_commands()
-    with locked("bridge"):
-        if shutil.which("modprobe", path=PATH):
-            sh(["modprobe", "--quiet", "--all", *MODULES], ok=(0, 1))
-        _bridge_up()
-
-
-def _bridge_up() -> None:
+    if shutil.which("modprobe", path=PATH):
+        sh(["modprobe", "--quiet", "--all", *MODULES], ok=(0, 1))
+    # Until the next boot of this computer; the one setting of it that the lab touches.
+    if int(INOTIFY.read_text()) < INOTIFY_ENOUGH:
+        INOTIFY.write_text(str(INOTIFY_ENOUGH))
     if not Path("/sys/class/net", BRIDGE).exists():
         sh(["ip", "link", "add", BRIDGE, "type", "bridge"])
     sh(["ip", "address", "replace", f"{THIS_COMPUTER}/16", "dev", BRIDGE])

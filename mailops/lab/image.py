@@ -7,7 +7,6 @@ installing what it needs is mailops' own work. `world` is what the rest of the w
 from __future__ import annotations
 
 import hashlib
-import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterable
@@ -15,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from mailops.lab.host import last_words, plain_environment
+from mailops.lab.host import delete, last_words, plain_environment
 from mailops.lab.layout import BASE, LabError, labs, locked
 
 Say = Callable[[str], None]
@@ -92,7 +91,7 @@ def image(recipe: Recipe, say: Say) -> Path:
             return fresh
         # We hold the lock, so whoever began these is gone.
         for abandoned in folder.glob(f".{recipe.name}-*"):
-            shutil.rmtree(abandoned)
+            delete(abandoned)
         stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
         half_built = folder / f".{recipe.key}-{stamp}"
         _build(recipe, half_built, lock, say)
@@ -115,15 +114,17 @@ def forget_old(recipe: Recipe, keep: Path) -> None:
     used.add((BASE / "cache" / "image").resolve())
     for old in (BASE / "images").glob(f"{recipe.name}-*"):
         if old != keep and old.resolve() not in used:
-            shutil.rmtree(old)
+            delete(old)
 
 
 def _build(recipe: Recipe, target: Path, lock: int, say: Say) -> None:
     say(f"building the image {recipe.name} (Debian {recipe.suite}): once, a minute or two")
     began = time.monotonic()
-    # The children inherit the lock: if this process is killed, the next one waits until they are gone too.
+    # What it mounts, this computer never sees, and what it starts inherits the lock: if we are killed, all of
+    # it goes too, and the next caller waits until it has.
+    private = ["setpriv", "--pdeathsig", "TERM", "unshare", "--mount", "--propagation=private"]
     done = subprocess.run(
-        ["setpriv", "--pdeathsig", "TERM", *_mmdebstrap(recipe, target)],
+        [*private, *_mmdebstrap(recipe, target)],
         env=plain_environment(),
         stdin=subprocess.DEVNULL,
         capture_output=True,
@@ -132,7 +133,7 @@ def _build(recipe: Recipe, target: Path, lock: int, say: Say) -> None:
         pass_fds=(lock,),
     )
     if done.returncode != 0:
-        shutil.rmtree(target, ignore_errors=True)
+        delete(target)
         raise LabError(
             f"building the image {recipe.name} failed: {last_words(done.stderr)}",
             f"can this computer reach {MIRROR}? then try again",

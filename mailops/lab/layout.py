@@ -5,7 +5,8 @@
     <base>/labs/NAME/   one lab: hosts.toml, secrets/, ssh/, dns.json, machines/
     <base>/locks/       so that two commands at the same time wait for each other
 
-Nothing else on this computer changes, so deleting the folder and the bridge leaves no trace.
+Nothing else on this computer changes (but for one limit, see `host.prepare`), and nothing is installed:
+without the folder and the bridge no trace of the lab is left.
 """
 
 from __future__ import annotations
@@ -105,16 +106,15 @@ def labs() -> list[Lab]:
 
 
 def give_slot(lab: Lab) -> None:
-    """Give `lab` a slot number that no other lab has. Once given, it stays."""
-    with locked("slots"):
-        if lab.exists:
-            return
-        taken = {other.slot for other in labs() if other.exists}
-        free = next((slot for slot in range(1, 255) if slot not in taken), None)
-        if free is None:
-            raise LabError("there are 254 labs on this computer already", "fab lab.down")
-        lab.folder.mkdir(parents=True, exist_ok=True)
-        write(lab.slot_file, f"{free}\n")
+    """Give `lab` a slot that no other lab has; it stays. Call it with the lock "computer" held."""
+    if lab.exists:
+        return
+    taken = {other.slot for other in labs() if other.exists}
+    free = next((slot for slot in range(1, 255) if slot not in taken), None)
+    if free is None:
+        raise LabError("there are 254 labs on this computer already", "fab lab.down")
+    lab.folder.mkdir(parents=True, exist_ok=True)
+    write(lab.slot_file, f"{free}\n")
 
 
 @contextmanager

@@ -8,19 +8,18 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
-import socket
 import subprocess
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from mailops.lab import keeper, power
-from mailops.lab.host import PATH, last_words, sh
+from mailops.lab.host import PATH, delete, last_words, sh
 from mailops.lab.layout import BRIDGE, Lab, LabError, write
 
 BOOT_SECONDS = 60  # two are usual
+LISTEN = "0A"  # a socket's state in /proc/net/tcp (proc(5), TCP_LISTEN of the kernel)
 
 
 @dataclass(frozen=True)
@@ -98,7 +97,10 @@ def mount(machine: Machine) -> None:
     if not os.path.ismount(machine.root):
         lower, upper, work = (machine.folder / part for part in ("image", "upper", "work"))
         layers = f"lowerdir={lower},upperdir={upper},workdir={work}"
-        sh(["mount", "-t", "overlay", machine.unit, "-o", layers, machine.root])
+        try:
+            sh(["mount", "-t", "overlay", machine.unit, "-o", layers, machine.root])
+        except LabError as error:
+            raise LabError(error.message, "MAILOPS_LAB_DIR can name a folder on ext4, xfs or btrfs") from None
 
 
 def put(machine: Machine, path: str, text: str, mode: int = 0o644) -> None:
@@ -122,12 +124,22 @@ def start(machine: Machine) -> None:
         kill(machine)  # the remains of one whose keeper was killed
         mount(machine)
         power.turn_on(machine.unit, machine.folder, _nspawn(machine))
-        power.wait(lambda: is_on(machine), 10, f"the keeper of {machine.name} does not start")
+        try:
+            power.wait(lambda: is_on(machine), 10, "")
+        except LabError:
+            raise _went_off(machine) from None
     wait_for_ssh(machine)
+
+
+def _went_off(machine: Machine) -> LabError:
+    console = (machine.folder / "console.log").read_text(errors="replace")
+    return LabError(f"{machine.name} went off while booting: {last_words(console)}")
 
 
 def _nspawn(machine: Machine) -> list[str]:
     return [
+        # In a mount namespace of its own, so that what nspawn mounts goes with it, even when it is killed.
+        *("unshare", "--mount", "--propagation=slave"),
         "systemd-nspawn",
         "--quiet",
         "--boot",
@@ -179,42 +191,35 @@ def reboot(machine: Machine, seconds: float = BOOT_SECONDS) -> None:
 def remove(machine: Machine) -> None:
     """Switch off and delete, whatever state it is in."""
     kill(machine)
-    while os.path.ismount(machine.root):
-        sh(["umount", "--lazy", machine.root])
-    _delete(machine.folder)
+    delete(machine.folder)
     for tree in keeper.cgroup_trees():
         for group, _, _ in os.walk(tree / "mailops-lab" / machine.unit, topdown=False):
             os.rmdir(group)
 
 
-def _delete(folder: Path) -> None:
-    try:
-        shutil.rmtree(folder)
-    except FileNotFoundError:
-        pass
-    except PermissionError:  # somebody used chattr +i in there
-        sh(["chattr", "-R", "-f", "-i", folder], ok=(0, 1))
-        shutil.rmtree(folder)
-
-
 def wait_for_ssh(machine: Machine, seconds: float = BOOT_SECONDS) -> None:
-    """Wait until sshd shows its banner; say what the console said if the machine went away."""
+    """Wait until sshd listens; say what the console said if the machine went away."""
 
     def ready() -> bool:
         if not is_on(machine):
-            console = (machine.folder / "console.log").read_text(errors="replace")
-            raise LabError(f"{machine.name} went off while booting: {last_words(console)}")
-        return ssh_banner(machine.address)
+            raise _went_off(machine)
+        return listens(machine, 22)
 
-    power.wait(ready, seconds, f"sshd on {machine.name} ({machine.address}) did not answer")
+    power.wait(ready, seconds, f"sshd on {machine.name} ({machine.address}) did not come up")
 
 
-def ssh_banner(address: str) -> bool:
+def listens(machine: Machine, port: int) -> bool:
+    """Whether something in the machine takes connections on `port`.
+
+    Looked up, not tried: sshd of Debian 13 shuts out an address that often connects and does not log in.
+    """
+    pid = leader(machine)
     try:
-        with socket.create_connection((address, 22), timeout=1) as connection:
-            return connection.recv(4) == b"SSH-"
-    except OSError:
+        tables = [Path(f"/proc/{pid}/net/{table}").read_text() for table in ("tcp", "tcp6")] if pid else []
+    except OSError:  # it went off in this moment
         return False
+    sockets = [line.split() for table in tables for line in table.splitlines()[1:]]
+    return any(socket[1].endswith(f":{port:04X}") and socket[3] == LISTEN for socket in sockets)
 
 
 # Inside

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import shutil
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -141,8 +140,7 @@ def down(lab_name: str) -> None:
     with locked(f"lab-{lab.name}"):
         for folder in sorted(lab.machines.glob("*")):
             machine.remove(_whatever(lab, folder.name))
-        if lab.folder.exists():
-            shutil.rmtree(lab.folder)
+        host.delete(lab.folder)
         with locked("computer"):
             if not layout.labs():
                 cache.stop()
@@ -164,11 +162,12 @@ def purge() -> None:
     with locked("computer"):
         cache.stop()
         host.bridge_down()
-    shutil.rmtree(layout.BASE, ignore_errors=True)
+    host.delete(layout.BASE)
 
 
 def status(lab_name: str) -> list[dict[str, str]]:
     """A line for each machine: name, role, debian, address, state ("on", "off" or "booting")."""
+    host.require_root()
     return [
         {
             "name": there.name,
@@ -184,10 +183,15 @@ def status(lab_name: str) -> list[dict[str, str]]:
 def _state(there: Machine) -> str:
     if not machine.is_on(there):
         return "off"
-    return "on" if machine.ssh_banner(there.address) else "booting"
+    return "on" if machine.listens(there, 22) else "booting"
 
 
 # By name, for tasks and tests
+
+
+def _machine(lab_name: str, name: str) -> Machine:
+    host.require_root()
+    return Machine.load(Lab(lab_name), name)
 
 
 def run(  # noqa: PLR0913, PLR0917 (the shape of subprocess.run)
@@ -199,39 +203,39 @@ def run(  # noqa: PLR0913, PLR0917 (the shape of subprocess.run)
     timeout: float | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """Run a command (a list) or a shell script (a string) as root inside a machine, without ssh."""
-    return machine.run(Machine.load(Lab(lab_name), name), command, input, check, timeout)
+    return machine.run(_machine(lab_name, name), command, input, check, timeout)
 
 
 def shell(lab_name: str, name: str, command: Sequence[str] | None = None) -> subprocess.CompletedProcess[str]:
     """Become a root shell inside a machine; with a command, run that and return what it said."""
     if command:
         return run(lab_name, name, command, check=False)
-    argv = machine.enter(Machine.load(Lab(lab_name), name), ["bash", "--login"])
+    argv = machine.enter(_machine(lab_name, name), ["bash", "--login"])
     os.execvp(argv[0], argv)  # noqa: S606
 
 
 def start(lab_name: str, name: str) -> None:
-    machine.start(Machine.load(Lab(lab_name), name))
+    machine.start(_machine(lab_name, name))
 
 
 def stop(lab_name: str, name: str) -> None:
     """An orderly shutdown."""
-    machine.stop(Machine.load(Lab(lab_name), name))
+    machine.stop(_machine(lab_name, name))
 
 
 def kill(lab_name: str, name: str) -> None:
     """A power cut."""
-    machine.kill(Machine.load(Lab(lab_name), name))
+    machine.kill(_machine(lab_name, name))
 
 
 def reboot(lab_name: str, name: str) -> None:
     """Reboot from inside, and wait until the machine is really back."""
-    machine.reboot(Machine.load(Lab(lab_name), name))
+    machine.reboot(_machine(lab_name, name))
 
 
 def root_path(lab_name: str, name: str) -> Path:
     """A machine's file system as seen from this computer."""
-    return Machine.load(Lab(lab_name), name).root
+    return _machine(lab_name, name).root
 
 
 def publish(lab_name: str, records: Iterable[tuple[str, str, str]]) -> None:

@@ -6,7 +6,7 @@ import getpass
 import sys
 from typing import Any
 
-from . import lock, machine, probe, services, vault
+from . import database, lock, machine, probe, services, vault
 from .errors import AgentError
 from .link import Console
 
@@ -25,6 +25,7 @@ def unlock(args: dict[str, Any], link: Any) -> dict[str, Any]:
             passphrase = str(link.ask("passphrase", {"new": False}))
             link.step("vault", "start")
             vault.unlock(wanted["vault"], passphrase)
+            database.recover(wanted["accounts"]["database"])  # before Postfix and Dovecot, who may only read
             link.step("vault", "changed", f"{wanted['vault']['mountpoint']} is open")
             changed = True
         link.step("services", "start")

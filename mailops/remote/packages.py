@@ -17,6 +17,7 @@ LISTS = "/var/lib/apt/lists"
 POLICY = "/usr/sbin/policy-rc.d"
 POLICY_TEXT = "#!/bin/sh\n# mailops: no daemon starts while packages are being installed\nexit 101\n"
 A_DAY = 86400.0  # seconds
+PATIENCE = 300.0  # seconds for another apt to finish
 
 
 def missing(wanted: list[str]) -> list[str]:
@@ -35,7 +36,7 @@ def converge(wanted: list[str], link: Any, dry_run: bool = False) -> list[str]:
                 run("dpkg", "--configure", "-a", "--force-confold", timeout=None)  # an interrupted run's
             if _lists_age() > A_DAY:
                 link.progress("packages", 0, "reading package lists")
-                run("apt-get", "-q", "update", "-o", "DPkg::Lock::Timeout=300", timeout=None)
+                _update()
             _install(absent, link)
     return [f"install {name}" for name in absent]
 
@@ -60,6 +61,15 @@ def _lists_age() -> float:
     except FileNotFoundError:
         names = []
     return time.time() - max((os.stat(f"{LISTS}/{name}").st_ctime for name in names), default=0.0)
+
+
+def _update() -> None:
+    """`apt-get update`; Debian's daily timer may hold the lists, and apt does not wait for that lock."""
+    deadline = time.monotonic() + PATIENCE
+    while (done := run("apt-get", "-q", "update", check=False, timeout=None)).returncode:
+        if "lock" not in done.stderr or time.monotonic() > deadline:
+            raise AgentError(f"apt-get update failed: {tail(done.stderr)}")
+        time.sleep(1)
 
 
 def _install(names: list[str], link: Any) -> None:

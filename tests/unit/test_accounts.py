@@ -23,6 +23,7 @@ import pytest
 from mailops import accounts as laptop
 from mailops.errors import MailopsError
 from mailops.remote import account_commands, accounts, crypt, database, machine, shell
+from mailops.remote.account_commands import Place
 from mailops.remote.errors import AgentError
 from mailops.site import Secret, User
 
@@ -84,9 +85,9 @@ def wanted(tmp_path: Path) -> dict[str, Any]:
 
 
 @pytest.fixture
-def place(wanted: dict[str, Any], tmp_path: Path) -> accounts.Place:
+def place(wanted: dict[str, Any], tmp_path: Path) -> Place:
     accounts.converge(wanted, hashing())
-    return accounts.Place(
+    return Place(
         wanted["database"],
         str(tmp_path / "mail"),
         frozenset(wanted["domains"]),
@@ -96,7 +97,7 @@ def place(wanted: dict[str, Any], tmp_path: Path) -> accounts.Place:
 
 
 @pytest.fixture
-def mailcfg(place: accounts.Place) -> Callable[..., list[str]]:
+def mailcfg(place: Place) -> Callable[..., list[str]]:
     """Run a command as the laptop would; a refusal comes out as AgentError."""
 
     def run(*argv: str) -> list[str]:
@@ -106,7 +107,7 @@ def mailcfg(place: accounts.Place) -> Callable[..., list[str]]:
     return run
 
 
-def rows(place: accounts.Place | dict[str, Any], query: str) -> list[Any]:
+def rows(place: Place | dict[str, Any], query: str) -> list[Any]:
     path = place["database"] if isinstance(place, dict) else place.database
     db = sqlite3.connect(path)
     try:
@@ -226,7 +227,7 @@ def test_every_command_of_the_help_exists_and_no_other() -> None:
     assert helped == set(accounts.USAGE_OF) == {*account_commands.HANDLERS, "help"}
 
 
-def test_adduser(mailcfg: Callable[..., list[str]], place: accounts.Place, doveadm: list[str]) -> None:
+def test_adduser(mailcfg: Callable[..., list[str]], place: Place, doveadm: list[str]) -> None:
     assert mailcfg("adduser", "New@Example.TEST") == ["added new@example.test"]
     assert rows(place, "SELECT password, active FROM users WHERE email = 'new@example.test'") == [(OTHER, 1)]
     assert "already" in mailcfg("adduser", "new@example.test")[0]
@@ -237,29 +238,25 @@ def test_adduser(mailcfg: Callable[..., list[str]], place: accounts.Place, dovea
     assert "log in" in refused(mailcfg, "adduser", "o'hara@example.test").message
 
 
-def test_adduser_of_a_name_with_a_past(mailcfg: Callable[..., list[str]], place: accounts.Place) -> None:
+def test_adduser_of_a_name_with_a_past(mailcfg: Callable[..., list[str]], place: Place) -> None:
     Path(place.mail, "example.test", "old").mkdir(parents=True)
     assert "of an earlier time" in mailcfg("adduser", "old@example.test")[1]
     assert "instead" in mailcfg("adduser", "postmaster@example.test")[1]
 
 
-def test_an_existing_user_stays_as_it_is(mailcfg: Callable[..., list[str]], place: accounts.Place) -> None:
+def test_an_existing_user_stays_as_it_is(mailcfg: Callable[..., list[str]], place: Place) -> None:
     assert "stays as it is" in mailcfg("adduser", "user1@example.test")[0]
     assert rows(place, "SELECT password FROM users WHERE email = 'user1@example.test'") == [(HASH,)]
 
 
-def test_passwd_ends_sessions(
-    mailcfg: Callable[..., list[str]], place: accounts.Place, doveadm: list[str]
-) -> None:
+def test_passwd_ends_sessions(mailcfg: Callable[..., list[str]], place: Place, doveadm: list[str]) -> None:
     mailcfg("passwd", "user1@example.test")
     changed = rows(place, f"SELECT email FROM users WHERE password = '{OTHER}'")
     assert changed == [("user1@example.test",)]
     assert doveadm == ["auth cache flush user1@example.test", "kick user1@example.test"]
 
 
-def test_disable_and_enable(
-    mailcfg: Callable[..., list[str]], place: accounts.Place, doveadm: list[str]
-) -> None:
+def test_disable_and_enable(mailcfg: Callable[..., list[str]], place: Place, doveadm: list[str]) -> None:
     assert mailcfg("disable", "user1@example.test")[0] == "disabled user1@example.test"
     assert "kick user1@example.test" in doveadm
     assert mailcfg("disable", "user1@example.test") == ["user1@example.test is disabled already"]
@@ -278,7 +275,7 @@ def test_an_unknown_user_is_refused(
 
 
 def test_rmuser_says_where_the_mail_is_and_what_points_there(
-    mailcfg: Callable[..., list[str]], place: accounts.Place, doveadm: list[str]
+    mailcfg: Callable[..., list[str]], place: Place, doveadm: list[str]
 ) -> None:
     folder = Path(place.mail, "second.test", "user2")
     folder.mkdir(parents=True)
@@ -320,7 +317,7 @@ def test_an_alias_does_not_take_a_mailbox_away_unless_a_copy_stays(mailcfg: Call
     assert "keeps no copy" in mailcfg("rmalias", "-id", number)[1]
 
 
-def test_rmalias(mailcfg: Callable[..., list[str]], place: accounts.Place) -> None:
+def test_rmalias(mailcfg: Callable[..., list[str]], place: Place) -> None:
     mailcfg("addalias", "all@example.test", "admin@example.test")
     mailcfg("addalias", "all@example.test", "user1@example.test")
     assert mailcfg("rmalias", "-id", "3") == ["removed all@example.test -> admin@example.test"]
@@ -332,7 +329,7 @@ def test_rmalias(mailcfg: Callable[..., list[str]], place: accounts.Place) -> No
     assert "next bootstrap" in mailcfg("rmalias", "info@second.test")[1]
 
 
-def test_domains(mailcfg: Callable[..., list[str]], place: accounts.Place) -> None:
+def test_domains(mailcfg: Callable[..., list[str]], place: Place) -> None:
     assert mailcfg("adddom", "Third.Test")[0] == "added third.test"
     assert mailcfg("adddom", "third.test") == ["third.test is there already"]
     said = mailcfg("rmdom", "second.test")
@@ -409,7 +406,7 @@ def test_a_command_never_shows_its_password() -> None:
 
 
 @pytest.fixture
-def here(monkeypatch: pytest.MonkeyPatch, wanted: dict[str, Any], place: accounts.Place) -> dict[str, Any]:
+def here(monkeypatch: pytest.MonkeyPatch, wanted: dict[str, Any], place: Place) -> dict[str, Any]:
     """This computer as a bootstrapped machine with an open vault."""
     applied: dict[str, Any] = {"role": "mailhost", "accounts": wanted, "users": [], "open": True}
     monkeypatch.setattr(machine, "manifest", lambda: applied)
@@ -433,7 +430,7 @@ def test_main_prints_and_returns_exit_codes(here: dict[str, Any], capsys: pytest
 
 
 def test_main_reads_one_line_when_there_is_no_terminal(
-    here: dict[str, Any], place: accounts.Place, monkeypatch: pytest.MonkeyPatch
+    here: dict[str, Any], place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO("pass word \nmore\n"))
     assert accounts.main(["adduser", "a@example.test"]) == 0
@@ -495,7 +492,7 @@ class Machine:
 
 
 def test_the_laptop_hashes_and_the_password_does_not_travel(
-    here: dict[str, Any], place: accounts.Place, capsys: pytest.CaptureFixture[str]
+    here: dict[str, Any], place: Place, capsys: pytest.CaptureFixture[str]
 ) -> None:
     far: Any = Machine()
     laptop.mailcfg(far, laptop.parse(["adduser", "a@example.test", SECRET]))
@@ -561,7 +558,7 @@ def test_hashes_fetches_the_wanted_secrets_alone(monkeypatch: pytest.MonkeyPatch
 # --- SQLite's bad days -----------------------------------------------------------------------------------
 
 
-def test_two_admins_at_once(place: accounts.Place) -> None:
+def test_two_admins_at_once(place: Place) -> None:
     """Each writer waits for the other; nothing is lost and nothing is there twice."""
 
     def add(number: int) -> None:
@@ -577,7 +574,7 @@ def test_two_admins_at_once(place: accounts.Place) -> None:
 
 
 def test_a_writer_that_does_not_let_go(
-    place: accounts.Place, mailcfg: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
+    place: Place, mailcfg: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(database, "BUSY", 0.1)
     holder = sqlite3.connect(place.database, isolation_level=None)
@@ -586,7 +583,7 @@ def test_a_writer_that_does_not_let_go(
     holder.close()
 
 
-def test_a_password_that_is_being_typed_keeps_nobody_waiting(place: accounts.Place) -> None:
+def test_a_password_that_is_being_typed_keeps_nobody_waiting(place: Place) -> None:
     def ask(email: str) -> str:
         accounts.execute(accounts.parse(["adddom", "third.test"]), place, ask)
         return OTHER
@@ -595,7 +592,7 @@ def test_a_password_that_is_being_typed_keeps_nobody_waiting(place: accounts.Pla
     assert rows(place, "SELECT count(*) FROM domains") == [(3,)]
 
 
-def test_a_damaged_database_is_said_so(place: accounts.Place, mailcfg: Callable[..., list[str]]) -> None:
+def test_a_damaged_database_is_said_so(place: Place, mailcfg: Callable[..., list[str]]) -> None:
     Path(place.database).write_bytes(b"this is no database" * 100)
     assert "damaged" in refused(mailcfg, "lsuser").message
 
@@ -613,7 +610,7 @@ os.kill(os.getpid(), 9)
 """
 
 
-def test_a_hot_journal_is_rolled_back_by_the_next_one(place: accounts.Place) -> None:
+def test_a_hot_journal_is_rolled_back_by_the_next_one(place: Place) -> None:
     subprocess.run([sys.executable, "-c", CRASH, place.database], check=False, stdout=subprocess.DEVNULL)
     assert os.path.exists(place.database + "-journal"), "the crash left a journal"
     database.recover(place.database)

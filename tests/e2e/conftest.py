@@ -1,0 +1,43 @@
+"""The lab for the end-to-end tests: one site per Debian release, booted and bootstrapped once, then shared.
+
+Each release is a group of its own, so that two pytest workers run the two labs side by side.
+MAILOPS_TEST_KEEP=1 leaves the labs up and uses them again, which is what one wants while writing a test;
+MAILOPS_TEST_LAB gives them another name than "test".
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from tests.e2e.house import House
+
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """One worker per release: the tests that share a lab must not run at the same time."""
+    for item in items:
+        if release := getattr(getattr(item, "callspec", None), "params", {}).get("house"):
+            item.add_marker(pytest.mark.xdist_group(f"debian{release}"))
+
+
+@pytest.fixture(scope="session", params=[12, 13], ids=["debian12", "debian13"])
+def house(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    """A bootstrapped site: mailhost, two null clients, and the outside world."""
+    name = f"{os.environ.get('MAILOPS_TEST_LAB', 'test')}-{request.param}"
+    keep = bool(os.environ.get("MAILOPS_TEST_KEEP"))
+    house = House(name, request.param, tmp_path_factory.mktemp("site"))
+    house.build(anew=not keep)
+    yield house
+    if not keep:
+        house.remove()
+
+
+@pytest.fixture
+def up(house: House) -> House:
+    """The house with its vault open and every daemon running, whatever the test before did to it."""
+    house.fab("unlock")
+    return house

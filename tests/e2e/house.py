@@ -1,0 +1,226 @@
+"""A site in the lab as the tests see it: `fab` from a laptop, mail clients, a stranger, and a way in."""
+
+from __future__ import annotations
+
+import email
+import email.message
+import email.utils
+import email.policy
+import imaplib
+import json
+import os
+import secrets
+import smtplib
+import ssl
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from email.message import EmailMessage
+from pathlib import Path
+from typing import Any, TypeVar
+
+from mailops.lab import replica
+
+T = TypeVar("T")
+PROJECT = Path(__file__).parents[2]
+FAB = [str(Path(sys.executable).with_name("fab")), "--search-root", str(PROJECT)]
+
+SITE = """
+domain = "example.test"
+admin_email = "admin@example.test"
+mail_domains = ["example.test", "second.test"]
+mail_users = [
+    {{ email = "admin@example.test", pw = {{ env = "X" }} }},
+    {{ email = "relay@example.test", pw = {{ env = "X" }} }},
+    {{ email = "user1@example.test", pw = {{ env = "X" }} }},
+    {{ email = "user2@second.test", pw = {{ env = "X" }} }},
+]
+mail_aliases = [
+    {{ src = "sales@example.test", dst = "user1@example.test" }},
+    {{ src = "both@second.test", dst = "user1@example.test" }},
+    {{ src = "both@second.test", dst = "user2@second.test" }},
+]
+cryptdir_pw = {{ env = "X" }}
+dkim_selector = "202611" # the one that signs
+
+[hosts.mail]
+role = "mailhost"
+debian = {release}
+
+[hosts.backup]
+role = "mailnull"
+debian = {release}
+user = "admin"
+sudo_pw = {{ env = "X" }}
+
+[hosts.web]
+role = "mailnull"
+debian = {other}
+user = "ops"
+"""
+
+
+class House:
+    """One lab with its site. Everything a test does to it goes through here."""
+
+    def __init__(self, lab: str, release: int, folder: Path) -> None:
+        self.lab = lab
+        self.release = release
+        self.folder = folder
+        self.printed: list[str] = []  # all that mailops said so far, for the search for secrets
+        self.hosts_toml = folder / "hosts.toml"
+
+    def build(self, anew: bool) -> None:
+        if anew:
+            replica.down(self.lab)
+        source = self.folder / "hosts.toml"
+        source.write_text(SITE.format(release=self.release, other=25 - self.release))
+        self.hosts_toml = replica.up(source, self.lab, print)
+        self.fab("bootstrap")
+
+    def remove(self) -> None:
+        replica.down(self.lab)
+
+    # The laptop
+
+    def fab(
+        self, *args: str, check: bool = True, stdin: str = "", site: Path | None = None, env: dict[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a task against the replica, without a terminal; both streams are captured."""
+        done = subprocess.run(
+            [*FAB, *args], input=stdin, text=True, capture_output=True, check=False, timeout=600, env=self.env(site, env)
+        )
+        self.printed += [done.stdout, done.stderr]
+        assert "Traceback" not in done.stderr, done.stderr
+        if check and done.returncode:
+            raise AssertionError(f"fab {' '.join(args)} ended {done.returncode}\n{done.stdout}\n{done.stderr}")
+        return done
+
+    def fab_json(self, *args: str) -> Any:
+        return json.loads(self.fab(*args, "--json").stdout)
+
+    def env(self, site: Path | None = None, more: dict[str, str] | None = None) -> dict[str, str]:
+        return os.environ | {"MAILOPS_SITE": str(site or self.hosts_toml), "MAILOPS_LAB": self.lab} | (more or {})
+
+    # The machines
+
+    def run(self, name: str, script: str, check: bool = True, stdin: str | None = None) -> str:
+        """What a shell script says that runs as root inside a machine, without ssh or mailops in between."""
+        done = replica.run(self.lab, name, script, stdin, check)
+        return done.stdout
+
+    def address(self, name: str) -> str:
+        return next(there["address"] for there in replica.status(self.lab) if there["name"] == name)
+
+    def secret(self, where: str) -> str:
+        """A password of the site by its place in hosts.toml, such as "cryptdir_pw"."""
+        return (self.hosts_toml.parent / "secrets" / where).read_text().strip()
+
+    def secrets(self) -> dict[str, str]:
+        folder = self.hosts_toml.parent / "secrets"
+        return {path.name: path.read_text().strip() for path in folder.iterdir()}
+
+    def password(self, address: str) -> str:
+        return self.secret(f"mail_users.{address}.pw")
+
+    # A stranger, on the outside machine
+
+    def stranger_sends(self, to: str, subject: str = "", body: str = "Hello.", sender: str = "stranger@elsewhere.test") -> str:
+        """Hand a message to the outside machine's own MTA, which queues and retries; returns its subject."""
+        subject = subject or token()
+        text = f"From: {sender}\nTo: {to}\nSubject: {subject}\nMessage-ID: <{uuid.uuid4()}@elsewhere.test>\nDate: {_date()}\n\n{body}\n"
+        self.run("outside", f"sendmail -f {sender} {to}", stdin=text)
+        return subject
+
+    def swaks(self, *args: str) -> subprocess.CompletedProcess[str]:
+        """One SMTP conversation from the outside machine; swaks exits 0 only if the message was taken."""
+        command = ["swaks", "--server", "mail.example.test", "--helo", "mx.elsewhere.test", "--timeout", "30", *args]
+        return replica.run(self.lab, "outside", command, None, False)
+
+    def stranger_reads(self, subject: str, seconds: float = 60) -> bytes:
+        """The raw message with this subject in the stranger's mailbox, once it is there."""
+        script = f"grep -rlF 'Subject: {subject}' /home/stranger/Maildir/new /home/stranger/Maildir/cur | head -1"
+        path = until(lambda: self.run("outside", script, check=False).strip(), seconds, f"{subject} at the stranger's")
+        return (replica.root_path(self.lab, "outside") / path.lstrip("/")).read_bytes()
+
+    # A mail client
+
+    @contextmanager
+    def imap(self, user: str, password: str = "") -> Iterator[imaplib.IMAP4_SSL]:
+        client = imaplib.IMAP4_SSL(self.address("mail"), 993, ssl_context=unverified(), timeout=30)
+        try:
+            client.login(user, password or self.password(user))
+            yield client
+        finally:
+            client.logout()
+
+    def can_log_in(self, user: str, password: str) -> bool:
+        try:
+            with self.imap(user, password):
+                return True
+        except imaplib.IMAP4.error:
+            return False
+
+    def messages(self, user: str, subject: str, folder: str = "INBOX", password: str = "") -> list[EmailMessage]:
+        """The messages with this subject, as the mail client gets them over IMAPS."""
+        with self.imap(user, password) as client:
+            if client.select(folder, readonly=True)[0] != "OK":
+                return []
+            numbers = client.search(None, "HEADER", "Subject", f'"{subject}"')[1][0].split()
+            raws = [client.fetch(number, "(BODY.PEEK[])")[1][0][1] for number in numbers]
+        return [email.message_from_bytes(raw, policy=email.policy.default) for raw in raws]  # type: ignore[misc]
+
+    def arrives(self, user: str, subject: str, folder: str = "INBOX", seconds: float = 60) -> EmailMessage:
+        """The message with this subject, once it is in the user's mailbox."""
+        return until(lambda: self.messages(user, subject, folder), seconds, f"{subject} in {user}'s {folder}")[0]
+
+    def submission(self, tls: bool = True) -> smtplib.SMTP:
+        client = smtplib.SMTP(self.address("mail"), 587, local_hostname="laptop.test", timeout=30)
+        client.ehlo()
+        if tls:
+            client.starttls(context=unverified())
+            client.ehlo()
+        return client
+
+    def submit(self, user: str, to: str, subject: str = "", password: str = "", sender: str = "") -> str:
+        """Send a message as a user's mail client does, over submission; returns its subject."""
+        message = EmailMessage()
+        message["From"], message["To"] = sender or user, to
+        message["Subject"] = subject or token()
+        message["Date"], message["Message-ID"] = _date(), f"<{uuid.uuid4()}@laptop.test>"
+        message.set_content("Hello.\n")
+        with self.submission() as client:
+            client.login(user, password or self.password(user))
+            client.send_message(message, sender or user, [to])
+        return str(message["Subject"])
+
+    def state(self, name: str = "mail") -> str:
+        return str(self.fab_json("-H", name, "status")[name]["state"])
+
+
+def until(ask: Callable[[], T], seconds: float, what: str) -> T:
+    """Ask until the answer is true; AssertionError when that takes longer than `seconds`."""
+    deadline = time.monotonic() + seconds
+    while not (answer := ask()):
+        assert time.monotonic() < deadline, f"waited {seconds:.0f} s for {what}"
+        time.sleep(0.3)
+    return answer
+
+
+def token() -> str:
+    """A subject that occurs nowhere else."""
+    return f"token-{secrets.token_hex(8)}"
+
+
+def unverified() -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def _date() -> str:
+    return email.utils.formatdate(localtime=False)

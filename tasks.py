@@ -261,7 +261,9 @@ def dkim_ls(c: Any, json: bool = False) -> None:
     dkim.ls(c, json)
 
 
-@task(name="prepare", optional=["selector"], help={"selector": "the next selector; the next year and month if left out"})
+@task(
+    name="prepare", optional=["selector"], help={"selector": "the next selector; the next year and month if left out"}
+)
 def dkim_prepare(c: Any, selector: str = "") -> None:
     """Make the next DKIM keys, so that their records can be published early.
 

@@ -76,7 +76,8 @@ fi
 """
 NEED_PYTHON = """
 if ! [ -e /var/lib/dpkg/info/python3.list ]; then
-    echo '{"t":"error","message":"this machine has no python3 yet","hint":"fab -H NAME bootstrap installs it","code":1}'; exit 1
+    echo '{"t":"error","message":"this machine has no python3 yet",' \\
+        '"hint":"fab -H NAME bootstrap installs it","code":1}'; exit 1
 fi
 """
 

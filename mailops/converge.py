@@ -165,4 +165,3 @@ def _print_plan(name: str, result: dict[str, Any]) -> None:
         print(f"\n{text}", end="")
     if result["locked"] and not result["new_vault"]:
         print(f"{name}  the vault is locked: accounts, keys and sieve scripts in it were not compared")
-

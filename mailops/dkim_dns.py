@@ -71,9 +71,7 @@ def _of_domain(resolver: dns.resolver.Resolver, key: Key) -> list[Missing]:
         return [Missing(key["domain"], "", f"its name servers cannot be found ({error})")]
 
 
-def _problems(
-    resolver: dns.resolver.Resolver, name: dns.name.Name, value: str, hops: int
-) -> list[tuple[str, str]]:
+def _problems(resolver: dns.resolver.Resolver, name: dns.name.Name, value: str, hops: int) -> list[tuple[str, str]]:
     """(server, what it does instead) for each name server of `name`'s zone that does not serve `value`."""
     zone = dns.resolver.zone_for_name(name, resolver=resolver, lifetime=LOOKUP)
     if len(zone) <= 2:  # the root or a top-level domain answered for it

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import fabric
-import invoke
+from invoke import Executor as InvokeExecutor
 from invoke.exceptions import Exit
 
 from mailops.errors import MailopsError
@@ -21,7 +21,7 @@ class Executor(fabric.Executor):  # type: ignore[misc]
 
     def expand_calls(self, calls: Any, apply_hosts: bool = True) -> Any:
         self.config["mailops_hosts"] = self.core[0].args.hosts.value or ""
-        return invoke.Executor.expand_calls(self, calls)
+        return InvokeExecutor.expand_calls(self, calls)
 
     def execute(self, *tasks: Any) -> Any:
         try:

@@ -37,7 +37,7 @@ def select(c: Any, site: Site, roles: tuple[str, ...]) -> list[Host]:
     hosts = [site.hosts[name] for name in names] or [h for h in site.hosts.values() if h.role in roles]
     if not hosts:
         wanted = " or ".join(roles)
-        raise MailopsError(f"{site.path.name} has no {wanted}", f"add [hosts.NAME] with role = \"{roles[0]}\"", BAD_INPUT)
+        raise MailopsError(f"{site.path.name} has no {wanted}", f'add [hosts.NAME] with role = "{roles[0]}"', BAD_INPUT)
     return sorted(hosts, key=lambda host: ORDER.get(host.role, 9))
 
 

@@ -166,9 +166,7 @@ def _keyring(secret: Secret) -> str:
     except keyring.errors.KeyringError as error:
         raise _error(secret, f"the keyring did not answer: {error}", "Unlock it, then start again.") from None
     if value is None:
-        raise _error(
-            secret, f"the keyring has nothing under {secret.value}", f"keyring set '{service}' '{user}'"
-        )
+        raise _error(secret, f"the keyring has nothing under {secret.value}", f"keyring set '{service}' '{user}'")
     return str(value)
 
 

@@ -330,9 +330,7 @@ HOST = _table('a [hosts.…] table with role = "mailhost"', HOST_KEYS, required=
 SITE_KEYS = {
     "domain": _text('domain = "example.org"', values.domain),
     "admin_email": _text('admin_email = "admin@example.org"', values.address),
-    "mail_domains": _list(
-        'mail_domains = ["example.org"]', _text('a domain, as in "example.org"', values.domain), ""
-    ),
+    "mail_domains": _list('mail_domains = ["example.org"]', _text('a domain, as in "example.org"', values.domain), ""),
     "mail_users": _list(f"mail_users = [{USER.example}]", _USER, User("", _NO_SECRET)),
     "mail_aliases": _list(f"mail_aliases = [{ALIAS.example}]", _ALIAS, Alias("", "")),
     "mail_local_admin_aliases": _list(

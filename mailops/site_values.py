@@ -124,8 +124,7 @@ def folder(text: str) -> str:
         raise Wrong(f"{quoted(text)} is not an absolute path; begin it with /")
     if text != "/" and (not _PATH.fullmatch(text) or {".", ".."} & set(text.split("/"))):
         raise Wrong(
-            f"{quoted(text)} is not a plain path; use letters, digits, '.', '_' and '-', "
-            "no '..', and no '/' at the end"
+            f"{quoted(text)} is not a plain path; use letters, digits, '.', '_' and '-', no '..', and no '/' at the end"
         )
     return text
 

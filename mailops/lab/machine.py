@@ -19,7 +19,10 @@ from mailops.lab.host import PATH, delete, last_words, sh
 from mailops.lab.layout import BRIDGE, Lab, LabError, write
 
 BOOT_SECONDS = 60  # two are usual
-LISTEN = "0A"  # a socket's state in /proc/net/tcp (proc(5), TCP_LISTEN of the kernel)
+
+# As /proc/net/tcp shows them (proc(5)): port 22 in hexadecimal, and the kernel's TCP_LISTEN.
+SSH_PORT = ":0016"
+LISTEN = "0A"
 
 
 @dataclass(frozen=True)
@@ -198,28 +201,30 @@ def remove(machine: Machine) -> None:
 
 
 def wait_for_ssh(machine: Machine, seconds: float = BOOT_SECONDS) -> None:
-    """Wait until sshd listens; say what the console said if the machine went away."""
+    """Wait until sshd can be reached; say what the console said if the machine went away."""
 
     def ready() -> bool:
         if not is_on(machine):
             raise _went_off(machine)
-        return listens(machine, 22)
+        return answers(machine)
 
     power.wait(ready, seconds, f"sshd on {machine.name} ({machine.address}) did not come up")
 
 
-def listens(machine: Machine, port: int) -> bool:
-    """Whether something in the machine takes connections on `port`.
+def answers(machine: Machine) -> bool:
+    """Whether the machine has its address and its sshd listens.
 
     Looked up, not tried: sshd of Debian 13 shuts out an address that often connects and does not log in.
     """
-    pid = leader(machine)
+    net = Path("/proc", str(leader(machine)), "net")
     try:
-        tables = [Path(f"/proc/{pid}/net/{table}").read_text() for table in ("tcp", "tcp6")] if pid else []
-    except OSError:  # it went off in this moment
+        sockets = [line.split() for table in ("tcp", "tcp6") for line in (net / table).read_text().splitlines()]
+        addresses = (net / "fib_trie").read_text().split()
+    except OSError:  # off, or going off in this moment
         return False
-    sockets = [line.split() for table in tables for line in table.splitlines()[1:]]
-    return any(socket[1].endswith(f":{port:04X}") and socket[3] == LISTEN for socket in sockets)
+    return machine.address in addresses and any(
+        local.endswith(SSH_PORT) and state == LISTEN for _, local, _, state, *_ in sockets
+    )
 
 
 # Inside

@@ -183,7 +183,7 @@ def status(lab_name: str) -> list[dict[str, str]]:
 def _state(there: Machine) -> str:
     if not machine.is_on(there):
         return "off"
-    return "on" if machine.listens(there, 22) else "booting"
+    return "on" if machine.answers(there) else "booting"
 
 
 # By name, for tasks and tests

@@ -246,9 +246,7 @@ def table(rows: list[dict[str, Any]]) -> list[str]:
     ]
 
 
-def _fill(
-    db: sqlite3.Connection, wanted: dict[str, Any], hashes: dict[str, str]
-) -> tuple[list[str], list[str]]:
+def _fill(db: sqlite3.Connection, wanted: dict[str, Any], hashes: dict[str, str]) -> tuple[list[str], list[str]]:
     """Insert the wanted rows that are missing: a line for each, and remarks on those that are left out."""
     work = Work(db, Place(wanted["database"], ""))
     rows: list[str] = []

@@ -8,7 +8,21 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import accounts, certificate, dkim, files, installed, lock, machine, packages, pending, probe, services, users, vault
+from . import (
+    accounts,
+    certificate,
+    dkim,
+    files,
+    installed,
+    lock,
+    machine,
+    packages,
+    pending,
+    probe,
+    services,
+    users,
+    vault,
+)
 from .errors import AgentError
 from .shell import run as run_program
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Sequence
 
 from .errors import AgentError
 
@@ -26,9 +25,7 @@ def run(
     """
     data = stdin.encode() if isinstance(stdin, str) else stdin
     try:
-        done = subprocess.run(
-            command, input=data, capture_output=True, env=ENVIRONMENT, timeout=timeout, check=False
-        )
+        done = subprocess.run(command, input=data, capture_output=True, env=ENVIRONMENT, timeout=timeout, check=False)
     except FileNotFoundError:
         raise AgentError(f"{command[0]} is not installed on this machine") from None
     except subprocess.TimeoutExpired:

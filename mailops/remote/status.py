@@ -62,9 +62,29 @@ def _vault(wanted: dict[str, Any], opened: bool) -> dict[str, Any]:
 
 def _queue() -> int:
     """Messages that wait in Postfix's queue; mailq(1) counts them while Postfix is down, too."""
-    found = run("find", "/var/spool/postfix", "-type", "f", "(", "-path", "*/deferred/*", "-o", "-path",
-                "*/active/*", "-o", "-path", "*/incoming/*", "-o", "-path", "*/hold/*", "-o", "-path",
-                "*/maildrop/*", ")", check=False)
+    found = run(
+        "find",
+        "/var/spool/postfix",
+        "-type",
+        "f",
+        "(",
+        "-path",
+        "*/deferred/*",
+        "-o",
+        "-path",
+        "*/active/*",
+        "-o",
+        "-path",
+        "*/incoming/*",
+        "-o",
+        "-path",
+        "*/hold/*",
+        "-o",
+        "-path",
+        "*/maildrop/*",
+        ")",
+        check=False,
+    )
     return len(found.stdout.splitlines())
 
 

@@ -14,7 +14,6 @@ import os
 import re
 import select
 import shutil
-import stat
 import struct
 import time
 from collections.abc import Iterator

@@ -63,9 +63,7 @@ def manifest(site: Site, host: Host, facts: dict[str, Any]) -> Manifest:
         ),
         accounts=_accounts(site),
         dkim=_dkim(site),
-        certificates=(
-            Certificate((site.mail_server_hostname,), f"{TLS}/fullchain.pem", f"{TLS}/privkey.pem"),
-        ),
+        certificates=(Certificate((site.mail_server_hostname,), f"{TLS}/fullchain.pem", f"{TLS}/privkey.pem"),),
         files=_files(site, host, facts),
         services=_services(facts["release"]),
         probes=_probes(site),
@@ -122,8 +120,7 @@ def _files(site: Site, host: Host, facts: dict[str, Any]) -> tuple[File, ...]:
     null_clients = [name for name in dict.fromkeys(machines) if name not in site.mail_domains]
     names = roles.variables(site, host, facts) | {
         "null_clients": null_clients,
-        "host_names": [name for name in (site.mail_server_hostname,) if name not in site.mail_domains]
-        + null_clients,
+        "host_names": [name for name in (site.mail_server_hostname,) if name not in site.mail_domains] + null_clients,
         # RFC 5321 wants a postmaster, and what a machine sends comes from root and bounces to it.
         "host_locals": sorted({"root", "postmaster", *site.mail_local_admin_aliases}),
     }

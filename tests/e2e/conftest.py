@@ -15,7 +15,6 @@ import pytest
 from tests.e2e.house import House
 
 
-
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """One worker per release: the tests that share a lab must not run at the same time."""

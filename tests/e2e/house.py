@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import email
 import email.message
-import email.utils
 import email.policy
+import email.utils
 import imaplib
 import json
 import os
@@ -87,11 +87,22 @@ class House:
     # The laptop
 
     def fab(
-        self, *args: str, check: bool = True, stdin: str = "", site: Path | None = None, env: dict[str, str] | None = None
+        self,
+        *args: str,
+        check: bool = True,
+        stdin: str = "",
+        site: Path | None = None,
+        env: dict[str, str] | None = None,
     ) -> subprocess.CompletedProcess[str]:
         """Run a task against the replica, without a terminal; both streams are captured."""
         done = subprocess.run(
-            [*FAB, *args], input=stdin, text=True, capture_output=True, check=False, timeout=600, env=self.env(site, env)
+            [*FAB, *args],
+            input=stdin,
+            text=True,
+            capture_output=True,
+            check=False,
+            timeout=600,
+            env=self.env(site, env),
         )
         self.printed += [done.stdout, done.stderr]
         assert "Traceback" not in done.stderr, done.stderr
@@ -128,10 +139,13 @@ class House:
 
     # A stranger, on the outside machine
 
-    def stranger_sends(self, to: str, subject: str = "", body: str = "Hello.", sender: str = "stranger@elsewhere.test") -> str:
+    def stranger_sends(
+        self, to: str, subject: str = "", body: str = "Hello.", sender: str = "stranger@elsewhere.test"
+    ) -> str:
         """Hand a message to the outside machine's own MTA, which queues and retries; returns its subject."""
         subject = subject or token()
-        text = f"From: {sender}\nTo: {to}\nSubject: {subject}\nMessage-ID: <{uuid.uuid4()}@elsewhere.test>\nDate: {_date()}\n\n{body}\n"
+        head = f"From: {sender}\nTo: {to}\nSubject: {subject}\nDate: {_date()}\n"
+        text = f"{head}Message-ID: <{uuid.uuid4()}@elsewhere.test>\n\n{body}\n"
         self.run("outside", f"sendmail -f {sender} {to}", stdin=text)
         return subject
 

@@ -136,9 +136,7 @@ def test_converge_makes_the_database_with_its_mode_schema_and_rows(wanted: dict[
     assert link.asked == [("hashes", wanted["users"])]
     assert stat.S_IMODE(os.stat(path).st_mode) == 0o640
     assert os.listdir(os.path.dirname(path)) == ["mail.sqlite"], "nothing is left lying about"
-    assert rows(wanted, "SELECT email, password, active FROM users WHERE id = 1") == [
-        ("admin@example.test", HASH, 1)
-    ]
+    assert rows(wanted, "SELECT email, password, active FROM users WHERE id = 1") == [("admin@example.test", HASH, 1)]
     assert rows(wanted, "PRAGMA journal_mode") == [("delete",)]
 
 
@@ -267,9 +265,7 @@ def test_disable_and_enable(mailcfg: Callable[..., list[str]], place: Place, dov
 
 
 @pytest.mark.parametrize("command", ["passwd", "disable", "enable", "rmuser"])
-def test_an_unknown_user_is_refused(
-    mailcfg: Callable[..., list[str]], command: str, doveadm: list[str]
-) -> None:
+def test_an_unknown_user_is_refused(mailcfg: Callable[..., list[str]], command: str, doveadm: list[str]) -> None:
     assert "no user nobody@example.test" in refused(mailcfg, command, "nobody@example.test").message
     assert doveadm == []
 

@@ -110,9 +110,7 @@ def test_a_record_without_its_key_is_not_kept(wanted: dict[str, Any]) -> None:
     assert text.read_bytes() != before
 
 
-def test_keys_are_private_from_their_first_byte(
-    wanted: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_keys_are_private_from_their_first_byte(wanted: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     modes: list[int] = []
     real = os.open
 
@@ -270,9 +268,7 @@ def test_the_default_selector_is_a_month_not_used_yet(far: Any, current: str, ex
         laptop.next_selector(dataclasses.replace(site, dkim_selector=""), None, TODAY)
 
 
-def test_prepare_makes_keys_and_writes_hosts_toml(
-    far: Any, file: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_prepare_makes_keys_and_writes_hosts_toml(far: Any, file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     laptop.prepare_on(far, "202701", "as you asked")
     said = capsys.readouterr().out
     assert "202701._domainkey.second.test. IN TXT (" in said
@@ -288,9 +284,7 @@ def test_prepare_makes_keys_and_writes_hosts_toml(
     assert file.read_text() == written
 
 
-def test_prepare_leaves_hosts_toml_alone_when_the_machine_cannot(
-    far: Any, file: Path, here: dict[str, Any]
-) -> None:
+def test_prepare_leaves_hosts_toml_alone_when_the_machine_cannot(far: Any, file: Path, here: dict[str, Any]) -> None:
     here["open"] = False
     with pytest.raises(AgentError):
         laptop.prepare_on(far, "202701", "as you asked")
@@ -414,9 +408,7 @@ def check(far: Any) -> list[str]:
     return [str(missing) for missing in dkim_dns.unpublished(far.site, keys, "202701")]
 
 
-def test_rotate_refuses_before_publishing_and_changes_nothing(
-    servers: list[Server], ready: Any, file: Path
-) -> None:
+def test_rotate_refuses_before_publishing_and_changes_nothing(servers: list[Server], ready: Any, file: Path) -> None:
     before = file.read_bytes()
     pushed: list[Site] = []
     with pytest.raises(MailopsError) as caught:
@@ -447,9 +439,7 @@ def test_rotate_after_publishing_switches_and_pushes(
         laptop.rotate_on(after, pushed.append)
 
 
-def test_rotate_puts_hosts_toml_back_when_the_push_fails(
-    servers: list[Server], ready: Any, file: Path
-) -> None:
+def test_rotate_puts_hosts_toml_back_when_the_push_fails(servers: list[Server], ready: Any, file: Path) -> None:
     publish(servers, ready)
     before = file.read_bytes()
     for failure in (MailopsError("mail: the connection was lost"), KeyboardInterrupt()):
@@ -494,9 +484,7 @@ def test_one_server_behind_is_named(servers: list[Server], ready: Any) -> None:
         (lambda value: '"v=DKIM1; k=ed25519; p=abc"', "not such a key"),
     ],
 )
-def test_a_wrong_record_is_told(
-    servers: list[Server], ready: Any, edit: Callable[[str], str], expected: str
-) -> None:
+def test_a_wrong_record_is_told(servers: list[Server], ready: Any, edit: Callable[[str], str], expected: str) -> None:
     publish(servers, ready, edit)
     found = check(ready)
     assert len(found) == 4
@@ -520,9 +508,7 @@ def test_servers_that_refuse_or_are_silent(servers: list[Server], ready: Any) ->
     assert check(ready) == [f"{domain}: ns2.example.test does not answer" for domain in DOMAINS]
 
 
-def test_an_address_that_cannot_be_reached_does_not_matter_when_another_can(
-    servers: list[Server], ready: Any
-) -> None:
+def test_an_address_that_cannot_be_reached_does_not_matter_when_another_can(servers: list[Server], ready: Any) -> None:
     publish(servers, ready)
     for server in servers:
         server.records["ns2.example.test"]["AAAA"] = ["100::53"]  # RFC 6666: goes nowhere

@@ -158,9 +158,7 @@ def test_prompt_asks_on_the_terminal_without_echo(tmp_path: Path) -> None:
     assert VALUE not in screen
 
 
-@pytest.mark.parametrize(
-    ("typed", "words"), [(b"\n", "the password is empty"), (b"\x04", "nothing was typed")]
-)
+@pytest.mark.parametrize(("typed", "words"), [(b"\n", "the password is empty"), (b"\x04", "nothing was typed")])
 def test_prompt_refuses_nothing(typed: bytes, words: str) -> None:
     secret = Secret("prompt", "Passphrase of the vault", "cryptdir_pw")
     assert f"cryptdir_pw: {words}" in _in_a_child(lambda: secrets.resolve(secret), typed)

@@ -567,8 +567,7 @@ def test_a_good_site(tmp_path: Path) -> None:
 def test_the_defaults(tmp_path: Path) -> None:
     loaded = _load(
         tmp_path,
-        'domain = "Example.TEST"\nadmin_email = "Me@Elsewhere.test"\nvault = "/srv/v"\n'
-        '[hosts.x]\nrole = "bastion"\n',
+        'domain = "Example.TEST"\nadmin_email = "Me@Elsewhere.test"\nvault = "/srv/v"\n[hosts.x]\nrole = "bastion"\n',
     )
     assert loaded.domain == "example.test"
     assert loaded.admin_email == "me@elsewhere.test"
@@ -607,12 +606,8 @@ def test_the_defaults(tmp_path: Path) -> None:
         pytest.param('"202611"', '""', id="no signing"),
         pytest.param("192.0.2.25", "2001:db8::25", id="IPv6"),
         pytest.param("[hosts.backup]", '[hosts."backup.example.org"]', id="a name with dots"),
-        pytest.param(
-            "[hosts.backup]", '[hosts.backup]\nport = 2222\naddress = "192.0.2.25"', id="two behind a NAT"
-        ),
-        pytest.param(
-            '{ command = "pass show mail/admin" }', '{ command = "a\\nb" }', id="a command of two lines"
-        ),
+        pytest.param("[hosts.backup]", '[hosts.backup]\nport = 2222\naddress = "192.0.2.25"', id="two behind a NAT"),
+        pytest.param('{ command = "pass show mail/admin" }', '{ command = "a\\nb" }', id="a command of two lines"),
     ],
 )
 def test_what_is_allowed(tmp_path: Path, old: str, new: str) -> None:

@@ -3,5 +3,5 @@
     from mailops.lab import replica
     hosts_file = replica.up(Path("hosts.toml"), "lab", print)
 
-Machines are systemd-nspawn containers on one bridge without a way out; see `machine`.
+Machines are systemd-nspawn containers on one bridge without a way out; see `running`.
 """

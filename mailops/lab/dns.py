@@ -12,7 +12,8 @@ from typing import Any
 
 from mailops.lab import zones
 from mailops.lab.layout import OUTSIDE, Lab, LabError, locked, write
-from mailops.lab.machine import Machine, chroot, is_on, machines, put, run, wait_for_ssh
+from mailops.lab.machine import Machine, chroot, machines, put
+from mailops.lab.running import is_on, run, wait_for_ssh
 from mailops.lab.zones import Record
 from mailops.site import Site, load
 

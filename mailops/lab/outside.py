@@ -7,7 +7,8 @@ seconds what was deferred.
 
 from __future__ import annotations
 
-from mailops.lab.machine import Machine, chroot, put, run
+from mailops.lab.machine import Machine, chroot, put
+from mailops.lab.running import run
 from mailops.lab.zones import STRANGER_DOMAIN, STRANGER_MX
 
 STRANGER = "stranger"

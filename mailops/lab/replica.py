@@ -9,12 +9,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from mailops.lab import blueprint, cache, dns, host, layout, machine
+from mailops.lab import blueprint, cache, dns, host, layout, running
 from mailops.lab.blueprint import Place, Plan
 from mailops.lab.furnish import Login, furnish, host_key, make_identity
 from mailops.lab.image import RECIPES, Say, images
 from mailops.lab.layout import FIRST_HOST_NUMBER, OUTSIDE, OUTSIDE_NUMBER, Lab, LabError, locked, write
-from mailops.lab.machine import Machine, is_on, machines
+from mailops.lab.machine import Machine, lay_out, machines
 from mailops.lab.outside import furnish_world, wait_for_services
 from mailops.lab.zones import STRANGER_MX
 from mailops.site import load
@@ -69,7 +69,7 @@ def _remove_what_differs(lab: Lab, plans: Iterable[Plan], say: Say) -> None:
     for there in machines(lab):
         if not _fits(there, wanted.get(there.name)):
             say(f"removing {there.name}: the site does not have it, or not like this")
-            machine.remove(there)
+            running.remove(there)
 
 
 def _fits(there: Machine, plan: Plan | None) -> bool:
@@ -89,7 +89,8 @@ def _make_what_is_missing(
         say(f"making {plan.name} ({plan.hostname}, {plan.image})")
         number = OUTSIDE_NUMBER if plan == OUTSIDE_PLAN else _free_number(there)
         new = Machine(lab, plan.name, plan.role, plan.image, plan.hostname, number)
-        machine.lay_out(new, roots[plan.image])
+        running.remove(new)  # what a killed run has left of it
+        lay_out(new, roots[plan.image])
         furnish(new, Login(plan.user, passwords.get(f"hosts.{plan.name}.sudo_pw")))
         if plan == OUTSIDE_PLAN:
             furnish_world(new)
@@ -125,11 +126,11 @@ def _give_to_caller(lab: Lab) -> None:
 
 def _start_all(lab: Lab, say: Say) -> None:
     there = machines(lab)
-    off = [one.name for one in there if not is_on(one)]
+    off = [one.name for one in there if not running.is_on(one)]
     if off:
         say(f"starting {', '.join(off)}")
     with ThreadPoolExecutor(max_workers=4) as pool:
-        list(pool.map(machine.start, there))
+        list(pool.map(running.start, there))
     wait_for_services(Machine.load(lab, OUTSIDE))
 
 
@@ -139,7 +140,7 @@ def down(lab_name: str) -> None:
     lab = Lab(lab_name)
     with locked(f"lab-{lab.name}"):
         for folder in sorted(lab.machines.glob("*")):
-            machine.remove(_whatever(lab, folder.name))
+            running.remove(_whatever(lab, folder.name))
         host.delete(lab.folder)
         with locked("computer"):
             if not layout.labs():
@@ -157,12 +158,16 @@ def _whatever(lab: Lab, name: str) -> Machine:
 
 def purge() -> None:
     """Remove every lab, the images and the packages: no trace of the lab stays on this computer."""
+    host.require_root()
     for lab in layout.labs():
         down(lab.name)
     with locked("computer"):
         cache.stop()
         host.bridge_down()
-    host.delete(layout.BASE)
+    for part in layout.BASE.iterdir():
+        host.delete(part)
+    if not layout.BASE.is_mount():
+        layout.BASE.rmdir()
 
 
 def status(lab_name: str) -> list[dict[str, str]]:
@@ -181,9 +186,9 @@ def status(lab_name: str) -> list[dict[str, str]]:
 
 
 def _state(there: Machine) -> str:
-    if not machine.is_on(there):
+    if not running.is_on(there):
         return "off"
-    return "on" if machine.answers(there) else "booting"
+    return "on" if running.answers(there) else "booting"
 
 
 # By name, for tasks and tests
@@ -203,34 +208,34 @@ def run(  # noqa: PLR0913, PLR0917 (the shape of subprocess.run)
     timeout: float | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """Run a command (a list) or a shell script (a string) as root inside a machine, without ssh."""
-    return machine.run(_machine(lab_name, name), command, input, check, timeout)
+    return running.run(_machine(lab_name, name), command, input, check, timeout)
 
 
 def shell(lab_name: str, name: str, command: Sequence[str] | None = None) -> subprocess.CompletedProcess[str]:
     """Become a root shell inside a machine; with a command, run that and return what it said."""
     if command:
         return run(lab_name, name, command, check=False)
-    argv = machine.enter(_machine(lab_name, name), ["bash", "--login"])
+    argv = running.enter(_machine(lab_name, name), ["bash", "--login"])
     os.execvp(argv[0], argv)  # noqa: S606
 
 
 def start(lab_name: str, name: str) -> None:
-    machine.start(_machine(lab_name, name))
+    running.start(_machine(lab_name, name))
 
 
 def stop(lab_name: str, name: str) -> None:
     """An orderly shutdown."""
-    machine.stop(_machine(lab_name, name))
+    running.stop(_machine(lab_name, name))
 
 
 def kill(lab_name: str, name: str) -> None:
     """A power cut."""
-    machine.kill(_machine(lab_name, name))
+    running.kill(_machine(lab_name, name))
 
 
 def reboot(lab_name: str, name: str) -> None:
     """Reboot from inside, and wait until the machine is really back."""
-    machine.reboot(_machine(lab_name, name))
+    running.reboot(_machine(lab_name, name))
 
 
 def root_path(lab_name: str, name: str) -> Path:

@@ -14,10 +14,10 @@ JSON = {"json": "print JSON on stdout, progress on stderr"}
 
 @task(help=JSON)
 def bootstrap(c: Any, json: bool = False) -> None:
-    """Make machines what hosts.toml says: packages, vault, accounts, keys, daemons.
+    """Make the machines what hosts.toml says.
 
-    Without -H all machines of the site, the mailhost first. Run it again at any time: what is as it should
-    be is left alone.
+    Packages, vault, accounts, keys, configuration, daemons: without -H of all machines of the site, the
+    mailhost first. Run it again at any time: what is as it should be is left alone.
 
     Example: fab -H mail bootstrap
     """
@@ -28,7 +28,9 @@ def bootstrap(c: Any, json: bool = False) -> None:
 
 @task(help=JSON)
 def plan(c: Any, json: bool = False) -> None:
-    """Show what bootstrap would change, with diffs; nothing is touched.
+    """Show what bootstrap would change; touch nothing.
+
+    With diffs of the files, secrets masked.
 
     Example: fab -H mail plan
     """
@@ -39,7 +41,7 @@ def plan(c: Any, json: bool = False) -> None:
 
 @task(help=JSON)
 def push(c: Any, json: bool = False) -> None:
-    """Render and push the configuration alone, no packages.
+    """Push the configuration alone, no packages.
 
     Example: fab -H mail push
     """
@@ -50,7 +52,9 @@ def push(c: Any, json: bool = False) -> None:
 
 @task
 def unlock(c: Any) -> None:
-    """Open the vault after a reboot, start mail, and wait until it really answers.
+    """Open the vault, and start mail.
+
+    It asks for the passphrase, and returns when SMTP and IMAP really answer.
 
     Example: fab unlock
     """
@@ -83,7 +87,7 @@ def status(c: Any, json: bool = False) -> None:
 
 @task(help={"port": "the local port to try first", "browser": "open the address in a browser"})
 def tunnel(c: Any, port: int = 11334, browser: bool = True) -> None:
-    """Open the rspamd console of the mailhost at a local port, until Ctrl-C.
+    """Open the rspamd console at a local port, until Ctrl-C.
 
     Example: fab tunnel --port 8080 --no-browser
     """
@@ -94,7 +98,7 @@ def tunnel(c: Any, port: int = 11334, browser: bool = True) -> None:
 
 @task(help={"name": "a host of hosts.toml", "fingerprint": "pin without asking when this is what it shows: SHA256:…"})
 def trust(c: Any, name: str, fingerprint: str = "") -> None:
-    """Show a machine's host key fingerprint and pin it in hosts.toml.
+    """Show a machine's host key, and pin it in hosts.toml.
 
     Example: fab trust mail
     """
@@ -105,7 +109,7 @@ def trust(c: Any, name: str, fingerprint: str = "") -> None:
 
 @task(help={"command": "a mailcfg command and its words, quoted as one", **JSON})
 def mailcfg(c: Any, command: str, json: bool = False) -> None:
-    """Run a mailcfg command on the mailhost; `fab mailcfg help` lists them.
+    """Run a mailcfg command; `fab mailcfg help` lists them.
 
     A password left out is asked for, without echo.
 
@@ -120,7 +124,7 @@ def mailcfg(c: Any, command: str, json: bool = False) -> None:
 
 @task(name="add", help={"email": "the whole address", **JSON})
 def user_add(c: Any, email: str, json: bool = False) -> None:
-    """Add a user; the password is asked for, without echo.
+    """Add a user; the password is asked for.
 
     Example: fab user.add ann@example.test
     """
@@ -153,7 +157,9 @@ def user_ls(c: Any, domain: str = "", json: bool = False) -> None:
 
 @task(name="passwd", help={"email": "the whole address", **JSON})
 def user_passwd(c: Any, email: str, json: bool = False) -> None:
-    """Change a user's password; it is asked for, without echo, and works at once.
+    """Change a user's password, at once.
+
+    The new one is asked for, without echo.
 
     Example: fab user.passwd ann@example.test
     """
@@ -164,7 +170,7 @@ def user_passwd(c: Any, email: str, json: bool = False) -> None:
 
 @task(name="disable", help={"email": "the whole address", **JSON})
 def user_disable(c: Any, email: str, json: bool = False) -> None:
-    """Keep a user from logging in; mail for them is still taken.
+    """Keep a user from logging in; mail still arrives.
 
     Example: fab user.disable ann@example.test
     """
@@ -230,7 +236,7 @@ def domain_add(c: Any, domain: str, json: bool = False) -> None:
 
 @task(name="rm", help={"domain": "a domain that mailcfg knows", **JSON})
 def domain_rm(c: Any, domain: str, json: bool = False) -> None:
-    """Remove a domain; its users and their mail stay in the vault.
+    """Remove a domain; its mail stays in the vault.
 
     Example: fab domain.rm third.test
     """
@@ -265,7 +271,7 @@ def dkim_ls(c: Any, json: bool = False) -> None:
     name="prepare", optional=["selector"], help={"selector": "the next selector; the next year and month if left out"}
 )
 def dkim_prepare(c: Any, selector: str = "") -> None:
-    """Make the next DKIM keys, so that their records can be published early.
+    """Make the next DKIM keys, for early publication.
 
     Example: fab dkim.prepare --selector 202701
     """
@@ -276,7 +282,7 @@ def dkim_prepare(c: Any, selector: str = "") -> None:
 
 @task(name="rotate", help={"force": "switch although a name server does not serve the new key"})
 def dkim_rotate(c: Any, force: bool = False) -> None:
-    """Sign with the prepared DKIM keys, once every name server serves them.
+    """Sign with the next DKIM keys, once DNS serves them.
 
     Example: fab dkim.rotate
     """
@@ -287,7 +293,9 @@ def dkim_rotate(c: Any, force: bool = False) -> None:
 
 @task(name="up")
 def lab_up(c: Any) -> None:
-    """Boot a replica of the site as throwaway machines on this computer.
+    """Boot a replica of the site on this computer.
+
+    Throwaway Debian machines, with a DNS of their own and one machine that plays the outside world.
 
     Example: fab lab.up
     """
@@ -331,7 +339,7 @@ def lab_shell(c: Any, name: str) -> None:
 
 @task(name="reboot", help={"name": "a machine that lab.status shows"})
 def lab_reboot(c: Any, name: str) -> None:
-    """Reboot a machine of the replica and wait until it is back.
+    """Reboot a machine of the replica, and await it.
 
     Example: fab lab.reboot mail
     """
@@ -342,7 +350,7 @@ def lab_reboot(c: Any, name: str) -> None:
 
 @task(name="publish")
 def lab_publish(c: Any) -> None:
-    """Put the mailhost's DKIM records into the replica's DNS.
+    """Put the DKIM records into the replica's DNS.
 
     Example: fab lab.publish
     """

@@ -54,30 +54,38 @@ if not path:
 sys.path.insert(0, path)
 from remote.__main__ import serve
 serve(header)
+os._exit(0)  # a thread still reads stdin, which the interpreter's own end trips over
 """
 
-# A machine without python3 gets it first (its package brings the whole standard library; -minimal does not).
+# Its package brings the whole standard library (-minimal does not); one that a cut run left half installed
+# does not count. Read from dpkg's own file, which is quicker than asking dpkg.
+HAVE_PYTHON = "grep -x -A1 'Package: python3' /var/lib/dpkg/status | grep -q 'ok installed$'"
+
+# A machine without python3 gets it first, with a sign of life every few seconds.
 # Debian's own daily timer may hold the lists just now, at a first boot above all: that passes.
-INSTALL_PYTHON = """
-install_python() {
+INSTALL_PYTHON = f"""
+install_python() {{
     export DEBIAN_FRONTEND=noninteractive
     tries=0
+    dpkg --configure -a --force-confold
     until apt-get -q update; do
         tries=$((tries + 1)); [ $tries -lt 60 ] || return 1; sleep 1
     done
     apt-get -yq -o DPkg::Lock::Timeout=300 install --no-install-recommends python3
-}
-if ! [ -e /var/lib/dpkg/info/python3.list ]; then
-    echo '{"t":"say","text":"installing python3"}'
-    install_python </dev/null >/run/mailops-python.log 2>&1 || {
+}}
+if ! {HAVE_PYTHON}; then
+    echo '{{"t":"say","text":"installing python3"}}'
+    install_python </dev/null >/run/mailops-python.log 2>&1 &
+    while kill -0 $! 2>/dev/null; do echo '{{"t":"beat"}}'; sleep 1; done
+    wait $! || {{
         echo "python3 could not be installed:" >&2; tail -n 3 /run/mailops-python.log >&2; exit 1
-    }
+    }}
 fi
 """
-NEED_PYTHON = """
-if ! [ -e /var/lib/dpkg/info/python3.list ]; then
-    echo '{"t":"error","message":"this machine has no python3 yet",' \\
-        '"hint":"fab -H NAME bootstrap installs it","code":1}'; exit 1
+NEED_PYTHON = f"""
+if ! {HAVE_PYTHON}; then
+    echo '{{"t":"error","message":"this machine has no python3 yet",' \\
+        '"hint":"fab -H NAME bootstrap installs it","code":1}}'; exit 1
 fi
 """
 

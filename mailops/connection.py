@@ -5,23 +5,32 @@ and the agent call that goes over it.
 from __future__ import annotations
 
 import base64
+import contextlib
+import dataclasses
 import hashlib
 import json
+import logging
 import socket
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Protocol
 
 import fabric
 import paramiko
 
 from mailops import agent, secrets
-from mailops.errors import UNREACHABLE, MailopsError
+from mailops.errors import BAD_INPUT, UNREACHABLE, MailopsError
 from mailops.site import Host, Site
 
 SILENCE = 60.0  # seconds; the agent says something at least every ten
 SUDO_PATIENCE = 20.0  # seconds for sudo to take or refuse a password
-TIMEOUTS = {"timeout": 10, "banner_timeout": 15, "auth_timeout": 30, "channel_timeout": 15}
+PATIENCE = 10  # seconds for a TCP connection, where neither ssh_config nor `fab -t` says otherwise
+TIMEOUTS = {"banner_timeout": 15, "auth_timeout": 30, "channel_timeout": 15}
+JUMP = "jump"  # the role of a ProxyJump hop that hosts.toml does not know
+
+# Paramiko logs the traceback of a connection that fails, and Python prints what nobody handles.
+logging.getLogger("paramiko").addHandler(logging.NullHandler())
 
 Answers = dict[str, Callable[[Any], Any]]
 
@@ -41,17 +50,25 @@ class PinnedConnection(fabric.Connection):  # type: ignore[misc]
     `~/.ssh/config` is honoured under the host's name in hosts.toml; what hosts.toml says wins.
     """
 
-    site: Site | None = None
+    site: Site
+    machine: Host
+    connect_timeout: Any
 
     def __init__(self, site: Site, host: Host, config: fabric.Config | None = None, **kwargs: Any) -> None:
         config = (config or fabric.Config()).clone()
-        self._set(site=site)
+        self._set(site=site, machine=host)
         known = config.base_ssh_config.lookup(host.name)
-        options: dict[str, Any] = dict(TIMEOUTS)
+        # A dictionary of its own: through a shared one, Fabric lets the keys of one host leak to the next.
+        options: dict[str, Any] = dict(config.connect_kwargs) | TIMEOUTS
+        options.pop("key_filename", None)  # those of `fab -i`, which Fabric adds itself
+        timeout = options.pop("timeout", None)  # that of `fab -t`
         if host.identity:
-            options |= {"key_filename": [host.identity], "look_for_keys": False}
+            options |= {"key_filename": [_identity(site, host)], "look_for_keys": False}
         user = host.user or known.get("user") or "root"
         super().__init__(host.name, user=user, port=host.port, config=config, connect_kwargs=options, **kwargs)
+        self.connect_timeout = timeout or self.connect_timeout or PATIENCE
+        keys = [Path(name).expanduser() for name in self.connect_kwargs.get("key_filename", [])]
+        self.connect_kwargs["key_filename"] = [str(key) for key in keys if key.exists()]  # as OpenSSH has it
         if host.address:
             self.host = host.address
         self.client.set_missing_host_key_policy(_Refuse(host))
@@ -59,14 +76,52 @@ class PinnedConnection(fabric.Connection):  # type: ignore[misc]
 
     def get_gateway(self) -> Any:
         """ProxyJump hops as pinned connections; Fabric's own would accept any key on the way."""
-        if "proxyjump" not in self.ssh_config or not isinstance(self.site, Site):
+        if "proxyjump" not in self.ssh_config:
             return super().get_gateway()
         gateway: PinnedConnection | None = None
         for hop in self.ssh_config["proxyjump"].split(","):
-            wanted = self.derive_shorthand(hop.strip())
-            host = _hop(self.site, wanted)
+            host = _hop(self.site, self.derive_shorthand(hop.strip()))
+            if host.name in (self.machine.name, "none"):  # `Host *` sends the hop itself through the hop
+                return None
             gateway = PinnedConnection(self.site, host, self.config, gateway=gateway or False)
         return gateway
+
+    def open(self) -> Any:
+        """Connect and log in, unless that is done; MailopsError (code 4) says what stood in the way, and where."""
+        try:
+            return super().open()
+        except (MailopsError, OSError, paramiko.SSHException, EOFError) as error:
+            self.client.close()  # after a refusal, Paramiko leaves its end open
+            raise self._explained(error) from None
+
+    def read_key(self) -> paramiko.PKey:
+        """The host key that the machine shows now. The key exchange alone: nobody logs in, nothing is sent."""
+        try:
+            place = (self.host, int(self.port))
+            sock: Any = self.open_gateway() if self.gateway else socket.create_connection(place, self.connect_timeout)
+            with contextlib.closing(paramiko.Transport(sock)) as transport:
+                transport.start_client(timeout=TIMEOUTS["banner_timeout"])
+                return transport.get_remote_server_key()
+        except (MailopsError, OSError, paramiko.SSHException, EOFError) as error:
+            raise self._explained(error) from None
+
+    def _explained(self, error: Exception) -> MailopsError:
+        name = self.machine.name
+        match error:
+            case MailopsError():  # ours already, of this machine or of a hop on the way to it
+                return error
+            case paramiko.BadHostKeyException():
+                return changed_key(self.machine, error.expected_key, error.key)
+            case (
+                paramiko.AuthenticationException()
+                | paramiko.SSHException(args=("No authentication methods available",))
+            ):
+                where = f"{self.user}@{self.host}"
+                hint = f"try `ssh {where}`; name the key with `identity` under [hosts.{name}], or load it with ssh-add"
+                return MailopsError(f"{name}: {where} lets none of our keys in ({error})", hint, UNREACHABLE)
+        where = f"{self.host} port {self.port}"
+        hint = f"is it running, and is its address right in {self.site.path.name}?"
+        return MailopsError(f"{name}: no connection to {where}: {_reason(error)}", hint, UNREACHABLE)
 
 
 class Machine:
@@ -91,36 +146,23 @@ class Machine:
 
         MailopsError with the agent's own message, or with code 4 when there is no talking to the machine.
         """
-        channel = self.open().open_session(timeout=15)
+        transport = self.open()
         try:
-            channel.settimeout(SILENCE)
-            password = self._sudo_password()
-            channel.exec_command(agent.command(install_python, self._sudo(password)))
-            if password:
-                _answer_sudo(channel, password, self.host.name)
-            header = {"agent": agent.digest(), "call": name, "args": args}
-            channel.sendall(_frame(json.dumps(header).encode()))
-            return self._converse(channel, answers or {})
+            with contextlib.closing(transport.open_session(timeout=15)) as channel:
+                channel.settimeout(SILENCE)
+                password = self._sudo_password()
+                channel.exec_command(agent.command(install_python, self._sudo(password)))
+                if password:
+                    _answer_sudo(channel, password, self.host.name)
+                header = {"agent": agent.digest(), "call": name, "args": args}
+                channel.sendall(_frame(json.dumps(header).encode()))
+                return self._converse(channel, answers or {})
         except (OSError, paramiko.SSHException) as error:
             raise self._lost(error) from None
-        finally:
-            channel.close()
 
     def open(self) -> paramiko.Transport:
-        """Connect and log in, unless that is done; MailopsError (code 4) says what stood in the way."""
-        name = self.host.name
-        try:
-            self.connection.open()
-        except paramiko.BadHostKeyException as error:
-            raise changed_key(self.host, error.expected_key, error.key) from None
-        except paramiko.AuthenticationException as error:
-            where = f"{self.connection.user}@{self.connection.host}"
-            hint = f"try `ssh {where}`; name the key with `identity` under [hosts.{name}], or load it with ssh-add"
-            raise MailopsError(f"{name}: {where} lets none of our keys in ({error})", hint, UNREACHABLE) from None
-        except (OSError, paramiko.SSHException, EOFError) as error:
-            where = f"{self.connection.host} port {self.connection.port}"
-            hint = f"is it running, and is its address right in {self.site.path.name}?"
-            raise MailopsError(f"{name}: no connection to {where}: {_reason(error)}", hint, UNREACHABLE) from None
+        """Connect and log in, unless that is done; MailopsError as PinnedConnection.open has it."""
+        self.connection.open()
         transport: paramiko.Transport = self.connection.transport
         if isinstance(transport.sock, socket.socket):
             transport.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -135,7 +177,7 @@ class Machine:
                     return data
                 case "error":
                     raise MailopsError(
-                        f"{self.host.name}: {event['message']}",
+                        f"{self.host.name}: {secrets.mask(event['message'])}",
                         event["hint"].replace("NAME", self.host.name),
                         event["code"],
                     )
@@ -190,6 +232,8 @@ class _Refuse(paramiko.MissingHostKeyPolicy):
         if self.host.host_key:
             raise changed_key(self.host, parse_key(self.host.host_key), key)
         hint = f"look at its fingerprint and pin it: fab trust {self.host.name}"
+        if self.host.role == JUMP:
+            hint = "it is a hop of ssh_config: log in there once with ssh, or give it a [hosts] entry of its own"
         raise MailopsError(f"{self.host.name}: its host key is not pinned, so nothing was sent", hint, UNREACHABLE)
 
 
@@ -197,7 +241,7 @@ def changed_key(host: Host, pinned: paramiko.PKey, found: paramiko.PKey) -> Mail
     hint = (
         f"a reinstalled machine? Check the fingerprint on its own console with\n"
         f"  ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub\n"
-        f"  and if it is the one found: fab trust {host.name}. If not, somebody stands in between: do not go on."
+        f"  and if it is the one found: {_repin(host)}. If not, somebody stands in between: do not go on."
     )
     message = (
         f"{host.name}: the host key has changed, so nothing was sent\n"
@@ -205,6 +249,10 @@ def changed_key(host: Host, pinned: paramiko.PKey, found: paramiko.PKey) -> Mail
         f"  found   {fingerprint(found)}"
     )
     return MailopsError(message, hint, UNREACHABLE)
+
+
+def _repin(host: Host) -> str:
+    return f"fab trust {host.name}" if host.role != JUMP else f"ssh-keygen -R {host.name}, and log in with ssh"
 
 
 def fingerprint(key: paramiko.PKey) -> str:
@@ -224,19 +272,24 @@ def _pin(client: paramiko.SSHClient, host: Host, address: str, port: int) -> Non
         key = parse_key(host.host_key)
         name = address if port == 22 else f"[{address}]:{port}"
         client.get_host_keys().add(name, key.get_name(), key)
-    elif host.role == "jump":
+    elif host.role == JUMP:
         client.load_system_host_keys()
 
 
 def _hop(site: Site, wanted: dict[str, Any]) -> Host:
     """A ProxyJump hop: a host of hosts.toml with its pin, else one that ~/.ssh/known_hosts vouches for."""
+    given = {key: wanted[key] for key in ("user", "port") if wanted[key]}
     for host in site.hosts.values():
         if wanted["host"] in (host.name, host.address):
-            return host
-    return Host(
-        name=wanted["host"], role="jump", address=None, port=wanted["port"], user=wanted["user"],
-        host_key=None, identity=None, sudo_pw=None, debian=None,
-    )  # fmt: skip
+            return dataclasses.replace(host, **given)
+    return Host(wanted["host"], JUMP, **given)
+
+
+def _identity(site: Site, host: Host) -> str:
+    path = Path(str(host.identity)).expanduser()
+    if not path.is_file():
+        raise MailopsError(f"{site.path.name}: hosts.{host.name}.identity: there is no {path}", code=BAD_INPUT)
+    return str(path)
 
 
 def _answer_sudo(channel: paramiko.Channel, password: str, name: str) -> None:
@@ -272,7 +325,7 @@ def _frame(payload: bytes) -> bytes:
 
 
 def _reason(error: Exception) -> str:
-    if isinstance(error, TimeoutError):
-        return "no answer in time"
     text = str(error) or type(error).__name__
+    if isinstance(error, TimeoutError) or text == "No existing session":  # Paramiko's words for a silent peer
+        return "no answer in time"
     return text.partition("] ")[2] or text

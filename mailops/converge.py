@@ -85,10 +85,7 @@ def push_site(c: Any, site: Site) -> None:
 
 def plan(c: Any, as_json: bool = False) -> None:
     """What bootstrap would change on each machine; nothing is touched."""
-    results = fleet.each(c, ROLES, lambda machine: _plan(c, machine), as_json)
-    if not as_json:
-        for name, result in results.items():
-            _print_plan(name, result)
+    fleet.each(c, ROLES, lambda machine: _plan(c, machine), as_json, _print_plan)
 
 
 def passphrase(site: Site, new: bool) -> str:
@@ -96,9 +93,16 @@ def passphrase(site: Site, new: bool) -> str:
     if site.cryptdir_pw is None:
         raise MailopsError(f"{site.path.name}: cryptdir_pw is not set", code=BAD_INPUT)
     value = secrets.resolve(site.cryptdir_pw)
-    if new and site.cryptdir_pw.kind == "prompt" and getpass.getpass("The same passphrase again: ") != value:
+    if new and site.cryptdir_pw.kind == "prompt" and _again() != value:
         raise MailopsError("the two passphrases differ; nothing was made", "run it again", BAD_INPUT)
     return value
+
+
+def _again() -> str:
+    try:
+        return getpass.getpass("The same passphrase again: ")
+    except EOFError:
+        return ""
 
 
 def show_recovery_key(name: str, key: str) -> bool:
@@ -154,8 +158,6 @@ def _diff(file: File | None, path: str, old: str) -> str:
 
 
 def _print_plan(name: str, result: dict[str, Any]) -> None:
-    if "error" in result:
-        return
     if not result["changes"]:
         print(f"{name}  nothing would change")
     for room, lines in result["changes"].items():

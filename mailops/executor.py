@@ -8,7 +8,8 @@ import fabric
 from invoke import Executor as InvokeExecutor
 from invoke.exceptions import Exit
 
-from mailops.errors import MailopsError
+from mailops import secrets
+from mailops.errors import BAD_INPUT, MailopsError
 
 INTERRUPTED = 130  # as a shell has it for SIGINT
 
@@ -20,6 +21,8 @@ class Executor(fabric.Executor):  # type: ignore[misc]
     """
 
     def expand_calls(self, calls: Any, apply_hosts: bool = True) -> Any:
+        if self.core.remainder:  # stock `fab -- COMMAND` never gets here: it reads no project, and no pin
+            raise MailopsError("there is no task to run a command with", "log in with ssh", BAD_INPUT)
         self.config["mailops_hosts"] = self.core[0].args.hosts.value or ""
         return InvokeExecutor.expand_calls(self, calls)
 
@@ -27,6 +30,6 @@ class Executor(fabric.Executor):  # type: ignore[misc]
         try:
             return super().execute(*tasks)
         except MailopsError as error:
-            raise Exit(f"mailops: {error}", error.code) from None
+            raise Exit(f"mailops: {secrets.mask(str(error))}", error.code) from None
         except KeyboardInterrupt:
             raise Exit("interrupted; run it again and it is picked up where it was", INTERRUPTED) from None

@@ -16,6 +16,7 @@ from mailops.report import Report
 from mailops.site import Host, Site
 
 Work = Callable[[Machine], dict[str, Any]]
+Show = Callable[[str, dict[str, Any]], None]
 ORDER = {"mailhost": 0, "webmail": 1, "mailnull": 2}  # what others lean on comes first
 
 
@@ -26,7 +27,7 @@ def load() -> Site:
 
 def select(c: Any, site: Site, roles: tuple[str, ...]) -> list[Host]:
     """The hosts of `-H`, or every host with one of `roles`, in the order in which they depend on each other."""
-    names = [name for name in str(c.config.get("mailops_hosts") or "").split(",") if name]
+    names = [name.strip() for name in str(c.config.get("mailops_hosts") or "").split(",") if name.strip()]
     for name in names:
         if name not in site.hosts:
             known = ", ".join(site.hosts) or "none"
@@ -52,10 +53,11 @@ def machine(c: Any, site: Site, host: Host, quiet: bool = False) -> Machine:
     return Machine(site, host, Report(host.name, sys.stderr if quiet else sys.stdout), c.config)
 
 
-def each(c: Any, roles: tuple[str, ...], work: Work, as_json: bool = False) -> dict[str, dict[str, Any]]:
+def each(c: Any, roles: tuple[str, ...], work: Work, as_json: bool = False, show: Show | None = None) -> None:
     """Do `work` on each selected machine; one that fails does not keep the others waiting.
 
-    Returns the results by host name; with `as_json` prints them. Raises the first MailopsError at the end.
+    A result is shown as soon as it is there or, with `as_json`, printed at the end with all the others.
+    Raises MailopsError at the end, with the code of the first failure.
     """
     site = load()
     results: dict[str, dict[str, Any]] = {}
@@ -65,6 +67,8 @@ def each(c: Any, roles: tuple[str, ...], work: Work, as_json: bool = False) -> d
         try:
             with machine(c, site, host, quiet=as_json) as target:
                 results[host.name] = work(target)
+            if show and not as_json:
+                show(host.name, results[host.name])
         except MailopsError as error:
             failures.append(error)
             results[host.name] = {"error": error.message, "hint": error.hint, "code": error.code}
@@ -76,7 +80,6 @@ def each(c: Any, roles: tuple[str, ...], work: Work, as_json: bool = False) -> d
         if len(hosts) == 1 and not as_json:
             raise failures[0]
         raise MailopsError(f"{len(failures)} of {len(hosts)} machines failed", code=failures[0].code)
-    return results
 
 
 def who() -> str:

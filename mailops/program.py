@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fabric import Config
 from fabric.main import Fab
 
 from mailops import __version__, tasks
@@ -9,4 +10,7 @@ from mailops.executor import Executor
 
 
 def main() -> None:
-    Fab(name="mailops", version=__version__, namespace=tasks.namespace, executor_class=Executor).run()
+    program = Fab(
+        name="mailops", version=__version__, namespace=tasks.namespace, executor_class=Executor, config_class=Config
+    )
+    program.run()

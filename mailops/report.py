@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import threading
 from typing import TextIO
@@ -50,8 +51,9 @@ class Report:
 
     def _passing(self, text: str) -> None:
         if self.live:
+            line = f"{self.name}  {secrets.mask(text)}"[: shutil.get_terminal_size().columns - 1]  # it must not wrap
             with self._writing:
-                print(f"\r\x1b[K{self.name}  {secrets.mask(text)[:WIDTH]}", end="", file=self.stream, flush=True)
+                print(f"\r\x1b[K{line}", end="", file=self.stream, flush=True)
 
 
 def _short(detail: str) -> str:

@@ -12,16 +12,15 @@ GIB = 1 << 30
 
 def show(c: Any, as_json: bool = False) -> None:
     """Ask each machine; a machine that cannot be asked is told of in its line."""
-    results = fleet.each(c, converge.ROLES, lambda machine: machine.call("status", {}), as_json)
-    if not as_json:
-        for name, result in results.items():
-            for line in _lines(name, result):
-                print(line)
+    fleet.each(c, converge.ROLES, lambda machine: machine.call("status", {}), as_json, _print)
+
+
+def _print(name: str, result: dict[str, Any]) -> None:
+    for line in _lines(name, result):
+        print(line, flush=True)
 
 
 def _lines(name: str, result: dict[str, Any]) -> list[str]:
-    if "error" in result:
-        return []
     head = f"{name:<12} {STATES[result['state']]:<14} Debian {result['release']}"
     if result["state"] == "bare":
         return [f"{head}  next: fab -H {name} bootstrap"]

@@ -16,7 +16,7 @@ import paramiko
 
 from mailops import fleet
 from mailops.connection import Machine
-from mailops.errors import MailopsError
+from mailops.errors import BAD_INPUT, MailopsError
 
 CONSOLE = ("127.0.0.1", 11334)
 CHUNK = 1 << 16
@@ -29,7 +29,7 @@ def tunnel(c: Any, port: int = CONSOLE[1], browser: bool = True) -> None:
     site = fleet.load()
     with fleet.mailhost(c, site) as machine, _listen(port) as listener:
         forwarder = Forwarder(machine)
-        forwarder.connect()
+        forwarder.check()
         address = f"http://127.0.0.1:{listener.getsockname()[1]}/"
         print(f"{machine.host.name}  rspamd console: {address}  (Ctrl-C ends the tunnel)", flush=True)
         if browser:
@@ -62,13 +62,32 @@ class Forwarder:
                     transport.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, DEAD_AFTER)
             return transport
 
+    def check(self) -> None:
+        """MailopsError when the console does not answer: better now than in the browser."""
+        try:
+            self._channel(("127.0.0.1", 0)).close()
+        except (OSError, paramiko.SSHException) as error:
+            name = self.machine.host.name
+            hint = f"fab -H {name} status says how it is; while the vault is locked, rspamd does not run"
+            raise MailopsError(f"{name}: the rspamd console does not answer: {error}", hint) from None
+
+    def _channel(self, peer: tuple[str, int]) -> paramiko.Channel:
+        """A channel to the console; a connection that turns out to be dead is opened again, once."""
+        transport = self.connect()
+        try:
+            return transport.open_channel("direct-tcpip", CONSOLE, peer, timeout=15)
+        except paramiko.ChannelException:  # the connection is well, the console is not
+            raise
+        except (OSError, EOFError, paramiko.SSHException):
+            transport.close()
+            return self.connect().open_channel("direct-tcpip", CONSOLE, peer, timeout=15)
+
     def carry(self, client: socket.socket) -> None:
         """One local connection, both ways, until either side closes."""
         with client:
             try:
-                peer = client.getpeername()
-                channel = self.connect().open_channel("direct-tcpip", CONSOLE, peer, timeout=15)
-            except (MailopsError, OSError, paramiko.SSHException) as error:
+                channel = self._channel(client.getpeername())
+            except (MailopsError, OSError, EOFError, paramiko.SSHException) as error:
                 self.machine.listener.say(f"the console does not answer: {error}")
                 return
             with channel:
@@ -95,6 +114,8 @@ def _hang_up(client: socket.socket) -> None:
 
 def _listen(port: int) -> socket.socket:
     """A listener on loopback: at `port`, or at a free one when that is taken."""
+    if not 0 <= port < 1 << 16:
+        raise MailopsError(f"{port} is not a port", "ports go from 1 to 65535; 0 picks a free one", BAD_INPUT)
     for candidate in (port, 0):
         listener = socket.socket()
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

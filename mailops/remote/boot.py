@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import getpass
+import os
 import sys
 from typing import Any
 
 from . import database, lock, machine, probe, services, vault
 from .errors import AgentError
 from .link import Console
+from .shell import run
+
+USAGE = """Usage: mailboot
+
+Asks for the passphrase of the vault, mounts it, starts mail, and returns when it really answers."""
 
 
 def unlock(args: dict[str, Any], link: Any) -> dict[str, Any]:
@@ -19,21 +25,25 @@ def unlock(args: dict[str, Any], link: Any) -> dict[str, Any]:
     wanted = machine.manifest()
     if not wanted["vault"]:
         raise AgentError(f"this machine is a {wanted['role']}; it has no vault", code=2)
+    # Asked for before the lock is taken: a prompt that somebody walked away from must not keep others out.
+    passphrase = None if machine.vault_is_open(wanted) else str(link.ask("passphrase", {"new": False}))
     with lock.held(args["who"], "unlock"):
-        changed = False
-        if not machine.vault_is_open(wanted):
-            passphrase = str(link.ask("passphrase", {"new": False}))
+        changed = not machine.vault_is_open(wanted)
+        if changed:
+            if passphrase is None:
+                raise AgentError("the vault was locked a moment ago", hint="try again", code=vault.LOCKED)
             link.step("vault", "start")
             vault.unlock(wanted["vault"], passphrase)
-            database.recover(wanted["accounts"]["database"])  # before Postfix and Dovecot, who may only read
             link.step("vault", "changed", f"{wanted['vault']['mountpoint']} is open")
-            changed = True
+        database.recover(wanted["accounts"]["database"])  # before Postfix and Dovecot, who may only read
         link.step("services", "start")
         started = services.activate(wanted["services"], [])
         link.step("services", "changed" if started else "ok", ", ".join(started))
         link.step("probes", "start")
         probe.await_all(wanted["probes"])
         link.step("probes", "ok", "SMTP and IMAP answer")
+        if changed or started:
+            run("postqueue", "-f", check=False)  # what waited for the vault need not wait for its next turn
     return {"changed": changed or bool(started)}
 
 
@@ -44,7 +54,8 @@ def close(args: dict[str, Any], link: Any) -> dict[str, Any]:
         raise AgentError(f"this machine is a {wanted['role']}; it has no vault", code=2)
     with lock.held(args["who"], "lock"):
         units = [service["unit"] for service in wanted["services"] if service["mail"]]
-        running = [unit for unit, state in services.states(units).items() if state["ActiveState"] != "inactive"]
+        now = services.states(units)
+        running = [unit for unit in units if now[unit]["ActiveState"] not in ("inactive", "failed")]
         opened = machine.is_mounted(wanted["vault"]["mountpoint"])
         link.step("services", "start")
         services.stop(units)
@@ -58,15 +69,23 @@ def close(args: dict[str, Any], link: Any) -> dict[str, Any]:
 def main(argv: list[str]) -> int:
     """/usr/sbin/mailboot: ask for the passphrase on the console and open the mail system."""
     if argv:
-        print("Usage: mailboot\n\nAsks for the vault's passphrase, mounts it and starts mail.", file=sys.stderr)
-        return 0 if argv[0] in ("-h", "--help", "help") else 2
+        wanted = argv[0] in ("-h", "--help", "help")
+        print(USAGE, file=sys.stdout if wanted else sys.stderr)
+        return 0 if wanted else 2
+    if os.geteuid():
+        raise AgentError("only root can open the vault", hint="sudo mailboot")
     console = Console({"passphrase": lambda _: _passphrase()})
     done = unlock({"who": "mailboot on the console"}, console)
-    print("the mail system is up" if done["changed"] else "the mail system is up already; nothing to do")
+    print("the mail system is up" if done["changed"] else "the mail system was up already")
     return 0
 
 
 def _passphrase() -> str:
-    if sys.stdin.isatty():
-        return getpass.getpass("Passphrase of the vault: ")
-    return sys.stdin.readline().rstrip("\n")
+    """Typed without echo, or the first line of a stdin that is no terminal."""
+    try:
+        typed = getpass.getpass("Passphrase of the vault: ") if sys.stdin.isatty() else sys.stdin.readline()
+    except EOFError:
+        typed = ""
+    if not typed.rstrip("\n"):
+        raise AgentError("no passphrase was given; the vault stays locked", code=vault.LOCKED)
+    return typed.rstrip("\n")

@@ -52,7 +52,9 @@ def plan(wanted: dict[str, Any], link: Any) -> dict[str, Any]:
     changes = {
         "packages": packages.converge(wanted["packages"], link, dry_run=True),
         "users": users.converge(wanted["users"], dry_run=True),
+        "boot": services.at_boot(wanted["services"], dry_run=True),
         "directories": files.make_directories(wanted["directories"], dry_run=True),
+        "agent": installed.converge(dry_run=True),
         "certificates": certificate.converge(wanted["certificates"], dry_run=True),
         "files": _lines(differing, removed),
     }
@@ -64,6 +66,9 @@ def plan(wanted: dict[str, Any], link: Any) -> dict[str, Any]:
         changes["accounts"] = accounts.converge(wanted["accounts"], link, dry_run=True)
     if wanted["dkim"] and opened:
         changes["dkim"] = dkim.converge(wanted["dkim"], link, dry_run=True)
+    if opened:
+        paths = [file["path"] for file in differing + removed] + pending.load()
+        changes["services"] = services.activate(wanted["services"], paths, dry_run=True)
     return {
         "changes": {room: lines for room, lines in changes.items() if lines},
         "current": files.current(differing + removed),
@@ -129,9 +134,12 @@ class Run:
         differing = files.different(wanted)
         paths = [file["path"] for file in differing + removed]
         if paths:
+            edited = [path for path in files.edited(_before(), differing) if path not in self.changed_paths]
             self.changed_paths += [path for path in paths if path not in self.changed_paths]
             pending.store(self.changed_paths)
             files.write(differing, removed, self.link, self.who)
+            for path in edited:
+                self.link.say(f"{path} had been edited on this machine; what it said is in {files.GENERATIONS}")
         if any(path.startswith(UNITS) for path in paths):
             run_program("systemctl", "daemon-reload")
         return _lines(differing, removed)

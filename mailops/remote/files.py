@@ -33,7 +33,14 @@ def different(wanted: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def stale(before: list[dict[str, Any]], wanted: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Files an earlier manifest put here that the new one does not have, still as mailops wrote them."""
     paths = {file["path"] for file in wanted}
-    return [file for file in before if file["path"] not in paths and _same(file)]
+    return [file for file in before if file["path"] not in paths and not file["once"] and _same(file)]
+
+
+def edited(before: list[dict[str, Any]], files: list[dict[str, Any]]) -> list[str]:
+    """The paths among `files` where somebody else has changed what mailops had written before."""
+    written = {file["path"]: file["sha256"] for file in before if not file["once"]}
+    found = {file["path"]: _content(file["path"]) for file in files if file["path"] in written}
+    return [path for path, old in found.items() if old is not None and _digest(old) != written[path]]
 
 
 def current(files: list[dict[str, Any]]) -> dict[str, str | None]:
@@ -96,7 +103,7 @@ def _same(file: dict[str, Any]) -> bool:
     if not stat.S_ISREG(state.st_mode) or stat.S_IMODE(state.st_mode) != file["mode"]:
         return False
     content = _content(file["path"])
-    if content is None or hashlib.sha256(content).hexdigest() != file["sha256"]:
+    if content is None or _digest(content) != file["sha256"]:
         return False
     try:
         return (state.st_uid, state.st_gid) == ids(file["owner"], file["group"])
@@ -112,6 +119,10 @@ def _content(path: str) -> bytes | None:
         return None
 
 
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
 def _fetch(files: list[dict[str, Any]], link: Any) -> dict[str, bytes]:
     """The new contents, each checked against the digest that the manifest promised."""
     if not files:
@@ -119,7 +130,7 @@ def _fetch(files: list[dict[str, Any]], link: Any) -> dict[str, bytes]:
     answer = link.ask("files", [file["path"] for file in files])
     contents = {path: base64.b64decode(text) for path, text in answer.items()}
     for file in files:
-        if hashlib.sha256(contents[file["path"]]).hexdigest() != file["sha256"]:
+        if _digest(contents[file["path"]]) != file["sha256"]:
             raise AgentError(f"{file['path']} did not arrive as it was promised; nothing was written")
     return contents
 

@@ -10,7 +10,7 @@ from .shell import write_atomic
 PLACE = "/usr/lib/mailops/agent.pyz"
 
 
-def converge() -> list[str]:
+def converge(dry_run: bool = False) -> list[str]:
     """Put the archive that is running now at its fixed place, when another one stands there."""
     with open(sys.path[0], "rb") as file:  # the loader put the archive first on the path
         running = file.read()
@@ -20,6 +20,7 @@ def converge() -> list[str]:
                 return []
     except FileNotFoundError:
         pass
-    os.makedirs(os.path.dirname(PLACE), mode=0o755, exist_ok=True)
-    write_atomic(PLACE, running, 0o644)
+    if not dry_run:
+        os.makedirs(os.path.dirname(PLACE), mode=0o755, exist_ok=True)
+        write_atomic(PLACE, running, 0o644)
     return [f"agent {PLACE}"]

@@ -6,6 +6,7 @@ as long as it is there, so the end of stdin means that it is gone: the next step
 
 from __future__ import annotations
 
+import contextlib
 import json
 import queue
 import sys
@@ -45,6 +46,7 @@ class Link:
         self._send({"t": "ask", "what": what, "data": data})
         answer = self._answers.get()
         if answer is GONE:
+            self._answers.put(GONE)  # nor will the next question be answered
             raise AgentError("the laptop went away before it answered")
         return answer
 
@@ -70,8 +72,9 @@ class Link:
             self._gone.set()
 
     def _listen(self, stdin: BinaryIO) -> None:
-        while (frame := read_frame(stdin)) is not None:
-            self._answers.put(json.loads(frame))
+        with contextlib.suppress(ValueError, OSError):  # what is no frame is no laptop of ours
+            while (frame := read_frame(stdin)) is not None:
+                self._answers.put(json.loads(frame))
         self._gone.set()
         self._answers.put(GONE)
 

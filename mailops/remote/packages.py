@@ -22,22 +22,24 @@ PATIENCE = 300.0  # seconds for another apt to finish
 
 def missing(wanted: list[str]) -> list[str]:
     have = _states()
-    return [name for name in wanted if have.get(name) != "install ok installed"]
+    return [name for name in wanted if not have.get(name, "").endswith(" ok installed")]  # held ones, too
 
 
 def converge(wanted: list[str], link: Any, dry_run: bool = False) -> list[str]:
     """Install what is missing, with live progress; returns a line per package."""
     absent = missing(wanted)
-    if not dry_run and os.path.exists(POLICY) and _is_ours():
-        os.unlink(POLICY)  # an interrupted run's: it would keep the administrator's own packages from starting
-    if absent and not dry_run:
+    if dry_run:
+        return [f"install {name}" for name in absent]
+    if absent:
         with _no_daemon_starts():
             if any(state.split()[-1] not in ("installed", "config-files") for state in _states().values()):
-                run("dpkg", "--configure", "-a", "--force-confold", timeout=None)  # an interrupted run's
+                _patiently("dpkg", "--configure", "-a", "--force-confold")  # an interrupted run's
             if _lists_age() > A_DAY:
                 link.progress("packages", 0, "reading package lists")
-                _update()
+                _patiently("apt-get", "-q", "update")
             _install(absent, link)
+    elif os.path.exists(POLICY) and _is_ours():
+        os.unlink(POLICY)  # an interrupted run's: it would keep the administrator's own packages from starting
     return [f"install {name}" for name in absent]
 
 
@@ -63,12 +65,12 @@ def _lists_age() -> float:
     return time.time() - max((os.stat(f"{LISTS}/{name}").st_ctime for name in names), default=0.0)
 
 
-def _update() -> None:
-    """`apt-get update`; Debian's daily timer may hold the lists, and apt does not wait for that lock."""
+def _patiently(*command: str) -> None:
+    """Run what does not wait for apt's locks itself; Debian's daily timer, or what a cut run started, may have them."""
     deadline = time.monotonic() + PATIENCE
-    while (done := run("apt-get", "-q", "update", check=False, timeout=None)).returncode:
+    while (done := run(*command, check=False, timeout=None)).returncode:
         if "lock" not in done.stderr or time.monotonic() > deadline:
-            raise AgentError(f"apt-get update failed: {tail(done.stderr)}")
+            raise AgentError(f"{' '.join(command)} failed: {tail(done.stderr)}")
         time.sleep(1)
 
 
@@ -113,7 +115,7 @@ def _no_daemon_starts() -> Iterator[None]:
 
     An administrator's own policy-rc.d is left alone.
     """
-    if os.path.exists(POLICY):
+    if os.path.exists(POLICY) and not _is_ours():
         yield
         return
     with open(POLICY, "w", encoding="ascii") as file:

@@ -53,21 +53,20 @@ def check(services: list[dict[str, Any]], paths: list[str]) -> None:
                 run(*command)
 
 
-def activate(services: list[dict[str, Any]], paths: list[str]) -> list[str]:
+def activate(services: list[dict[str, Any]], paths: list[str], dry_run: bool = False) -> list[str]:
     """Start what should run and is down; reload or restart what runs with changed files."""
-    if any(path.startswith(UNIT_FILES) for path in paths):
-        run("systemctl", "daemon-reload")
     now = states([service["unit"] for service in services])
-    down = [service["unit"] for service in services if now[service["unit"]]["ActiveState"] != "active"]
-    changes = [f"start {unit}" for unit in down]
-    if down:
-        start(down)
-    for service in services:
-        verb = touched(service, paths)
-        if verb and service["unit"] not in down:
-            changes.append(f"{verb} {service['unit']}")
-            run("systemctl", verb, service["unit"])
-    return changes
+    down = [unit for unit, state in now.items() if state["ActiveState"] != "active"]
+    told = [(touched(service, paths), service["unit"]) for service in services if service["unit"] not in down]
+    told = [(verb, unit) for verb, unit in told if verb]
+    if not dry_run:
+        if any(path.startswith(UNIT_FILES) for path in paths):
+            run("systemctl", "daemon-reload")
+        if down:
+            start(down)
+        for verb, unit in told:
+            run("systemctl", verb, unit)
+    return [f"start {unit}" for unit in down] + [f"{verb} {unit}" for verb, unit in told]
 
 
 def start(units: list[str]) -> None:

@@ -12,17 +12,18 @@ import errno
 import fcntl
 import os
 import re
-import select
 import shutil
 import struct
+import subprocess
 import time
 from collections.abc import Iterator
+from subprocess import DEVNULL
 from typing import Any
 
 from . import machine, services
 from .errors import AgentError
 from .lock import RUN
-from .shell import run, sync_directory
+from .shell import ENVIRONMENT, run, sync_directory
 
 UNIT = "mailops-vault.service"
 PASSPHRASE = f"{RUN}/passphrase"  # a FIFO for root alone, there only while the unit starts
@@ -73,20 +74,24 @@ def unlock(vault: dict[str, Any], passphrase: str) -> None:
     mountpoint = vault["mountpoint"]
     if machine.is_mounted(mountpoint):
         return
-    _clear_dead_mount(mountpoint)
+    # What an unlock that died half way left waiting for its passphrase, or a killed gocryptfs still being cleared.
+    services.stop([UNIT])
+    run("systemctl", "reset-failed", UNIT, check=False)
+    _clear_dead_mounts(mountpoint)
     seal(mountpoint)
-    with _passphrase_fifo():
-        run("systemctl", "reset-failed", UNIT, check=False)
-        run("systemctl", "start", "--no-block", UNIT)
-        _feed(passphrase)
-        _await_mount(mountpoint)
+    with _passphrase_fifo(), _start() as starting:
+        _feed(passphrase, starting)
+    if starting.returncode or not machine.is_mounted(mountpoint):
+        refusal = _refusal()
+        run("systemctl", "reset-failed", UNIT, check=False)  # a slip of the fingers is no failure of the machine
+        raise refusal
 
 
 def lock(vault: dict[str, Any]) -> None:
     """Unmount the vault; the mail daemons bound to it must have been stopped before."""
     services.stop([UNIT])
-    if os.path.ismount(vault["mountpoint"]):
-        run("umount", "--lazy", vault["mountpoint"])
+    _clear_dead_mounts(vault["mountpoint"])
+    run("systemctl", "reset-failed", UNIT, check=False)
 
 
 def seal(mountpoint: str) -> None:
@@ -110,9 +115,9 @@ def seal(mountpoint: str) -> None:
         os.close(descriptor)
 
 
-def _clear_dead_mount(mountpoint: str) -> None:
-    """A killed gocryptfs leaves a mount that answers ENOTCONN; the next one needs the place."""
-    if os.path.ismount(mountpoint) or _is_dead(mountpoint):
+def _clear_dead_mounts(mountpoint: str) -> None:
+    """Take away what is mounted there without serving: a killed gocryptfs leaves a mount that answers ENOTCONN."""
+    while os.path.ismount(mountpoint) or _is_dead(mountpoint):
         run("umount", "--lazy", mountpoint)
 
 
@@ -137,46 +142,33 @@ def _passphrase_fifo() -> Iterator[None]:
         os.unlink(PASSPHRASE)
 
 
-def _feed(passphrase: str, seconds: float = 30.0) -> None:
-    """Write the passphrase once the unit has opened its end (fifo(7): ENXIO until then)."""
-    deadline = time.monotonic() + seconds
-    while True:
+def _start() -> subprocess.Popen[bytes]:
+    """Ends when the unit is up, which means mounted, or has failed; the unit has a time limit of its own."""
+    command = ("systemctl", "start", UNIT)
+    return subprocess.Popen(command, env=ENVIRONMENT, stdin=DEVNULL, stdout=DEVNULL, stderr=DEVNULL)
+
+
+def _feed(passphrase: str, starting: subprocess.Popen[bytes]) -> None:
+    """Write the passphrase once the unit has opened its end (fifo(7): ENXIO until then), unless it never does."""
+    while starting.poll() is None:
         try:
             descriptor = os.open(PASSPHRASE, os.O_WRONLY | os.O_NONBLOCK)
-            break
         except OSError as error:
             if error.errno != errno.ENXIO:
                 raise
-        if time.monotonic() > deadline or _unit_state()["ActiveState"] == "failed":
-            raise AgentError(f"{UNIT} did not start: {services.log(UNIT)}")
-        time.sleep(0.02)
-    with os.fdopen(descriptor, "wb") as pipe:
-        pipe.write(passphrase.encode() + b"\n")
+            time.sleep(0.02)
+            continue
+        with contextlib.suppress(BrokenPipeError), os.fdopen(descriptor, "wb") as pipe:
+            pipe.write(passphrase.encode() + b"\n")
+        return
 
 
-def _await_mount(mountpoint: str, seconds: float = 60.0) -> None:
-    """Wait for the mount (the kernel flags a change of /proc/self/mounts with POLLPRI, proc(5))."""
-    deadline = time.monotonic() + seconds
-    with open("/proc/self/mounts", encoding="utf-8") as mounts:
-        poller = select.poll()
-        poller.register(mounts, select.POLLERR | select.POLLPRI)
-        while True:
-            state = _unit_state()
-            if state["ActiveState"] == "active" and machine.is_mounted(mountpoint):
-                return
-            if state["ActiveState"] == "failed":
-                raise _refusal(state)
-            if time.monotonic() > deadline:
-                raise AgentError(f"the vault was not mounted within {seconds:.0f} s: {services.log(UNIT)}")
-            poller.poll(100)
-
-
-def _refusal(state: dict[str, str]) -> AgentError:
-    if state["ExecMainStatus"] == str(WRONG_PASSPHRASE):
+def _refusal() -> AgentError:
+    """Why the unit did not start."""
+    if _exit_status() == WRONG_PASSPHRASE:
         return AgentError("wrong passphrase; the vault stays locked", hint="try again", code=LOCKED)
     return AgentError(f"the vault could not be opened: {services.log(UNIT)}")
 
 
-def _unit_state() -> dict[str, str]:
-    shown = run("systemctl", "show", "--property=ActiveState,ExecMainStatus", UNIT).stdout
-    return dict(line.split("=", 1) for line in shown.strip().splitlines())
+def _exit_status() -> int:
+    return int(run("systemctl", "show", "--property=ExecMainStatus", "--value", UNIT).stdout)

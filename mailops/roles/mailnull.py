@@ -38,7 +38,7 @@ def manifest(site: Site, host: Host, facts: dict[str, Any], secrets: Callable[[S
             Service(
                 "postfix.service",
                 ("/etc/postfix", CERTIFICATE),
-                "reload",
+                "restart",
                 mail=False,  # nothing on this machine waits for a vault
                 checks=POSTFIX_CHECKS,
             ),

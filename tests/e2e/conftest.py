@@ -13,6 +13,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.e2e.house import House
+from tests.e2e.watch import Watch
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -30,6 +31,8 @@ def house(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     keep = bool(os.environ.get("MAILOPS_TEST_KEEP"))
     house = House(name, request.param, tmp_path_factory.mktemp("site"))
     house.build(anew=not keep)
+    with Watch(house) as house.bootstrap_watch:
+        house.fab("bootstrap")
     yield house
     if not keep:
         house.remove()

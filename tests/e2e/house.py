@@ -20,9 +20,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from email.message import EmailMessage
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from mailops.lab import replica
+
+if TYPE_CHECKING:
+    from tests.e2e.watch import Watch
 
 T = TypeVar("T")
 PROJECT = Path(__file__).parents[2]
@@ -70,7 +73,8 @@ class House:
         self.lab = lab
         self.release = release
         self.folder = folder
-        self.printed: list[str] = []  # all that mailops said so far, for the search for secrets
+        self.printed: list[str] = []  # all that mailops said since the lab was made, for the search for secrets
+        self.bootstrap_watch: Watch  # who could have looked on while the machines were set up
         self.hosts_toml = folder / "hosts.toml"
 
     def build(self, anew: bool) -> None:
@@ -79,7 +83,17 @@ class House:
         source = self.folder / "hosts.toml"
         source.write_text(SITE.format(release=self.release, other=25 - self.release))
         self.hosts_toml = replica.up(source, self.lab, print)
-        self.fab("bootstrap")
+        if self._printed_log.exists():  # a lab that was kept
+            self.printed.append(self._printed_log.read_text())
+
+    @property
+    def _printed_log(self) -> Path:
+        return self.hosts_toml.parent / "printed.log"
+
+    def _keep(self, *texts: str) -> None:
+        self.printed += texts
+        with self._printed_log.open("a") as log:
+            log.writelines(texts)
 
     def remove(self) -> None:
         replica.down(self.lab)
@@ -103,8 +117,9 @@ class House:
             check=False,
             timeout=600,
             env=self.env(site, env),
+            start_new_session=True,  # what is meant for the terminal is captured, too
         )
-        self.printed += [done.stdout, done.stderr]
+        self._keep(done.stdout, done.stderr)
         assert "Traceback" not in done.stderr, done.stderr
         if check and done.returncode:
             raise AssertionError(f"fab {' '.join(args)} ended {done.returncode}\n{done.stdout}\n{done.stderr}")

@@ -1,0 +1,315 @@
+"""Every mailcfg command through every door, judged by what Postfix and Dovecot do next, without a reload."""
+
+from __future__ import annotations
+
+import contextlib
+import imaplib
+import re
+import smtplib
+import subprocess
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from mailops.lab import replica
+from tests.e2e.house import House, token, unverified, until
+from tests.e2e.terminal import typed
+from tests.e2e.watch import Watch
+
+# What `fab mailcfg` calls a command, and what the task of its own is called.
+TASKS = {
+    "addalias": "alias.add",
+    "adddom": "domain.add",
+    "adduser": "user.add",
+    "lsalias": "alias.ls",
+    "lsdom": "domain.ls",
+    "lsuser": "user.ls",
+    "rmalias": "alias.rm",
+    "rmdom": "domain.rm",
+    "rmuser": "user.rm",
+    "passwd": "user.passwd",
+    "disable": "user.disable",
+    "enable": "user.enable",
+}
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def on_the_machine(house: House, *words: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    return replica.run(house.lab, "mail", ["/usr/bin/mailcfg", *words], stdin, False)
+
+
+def by_fab_mailcfg(house: House, *words: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    return house.fab("mailcfg", " ".join(words), check=False, stdin=stdin)
+
+
+def by_a_task(house: House, *words: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    """`fab user.…`, `alias.…`, `domain.…`: a password goes in by stdin, a domain to list by its option."""
+    name, *rest = words
+    if name in ("adduser", "passwd") and len(rest) == 2:
+        stdin = rest.pop() + "\n"
+    if name.startswith("ls"):
+        rest = [f"--domain={word}" for word in rest]
+    if rest[:1] == ["-id"]:
+        rest = rest[1:]
+    return house.fab(TASKS[name], *rest, check=False, stdin=stdin)
+
+
+@pytest.fixture(params=[on_the_machine, by_fab_mailcfg, by_a_task], ids=lambda door: door.__name__)
+def mailcfg(request: pytest.FixtureRequest, up: House) -> Run:
+    """mailcfg through one of its doors; what it printed, and its exit code."""
+    return lambda *words, stdin="": request.param(up, *words, stdin=stdin)
+
+
+@dataclass(frozen=True)
+class Person:
+    email: str
+    password: str
+    domain: str
+
+
+@pytest.fixture
+def ann(up: House) -> Iterator[Person]:
+    """A user in a domain of her own, who was not there a moment ago; both are gone afterwards."""
+    domain = f"{token()}.test"
+    person = Person(f"ann@{domain}", token(), domain)
+    assert on_the_machine(up, "adddom", domain).returncode == 0
+    assert on_the_machine(up, "adduser", person.email, person.password).returncode == 0
+    yield person
+    on_the_machine(up, "rmuser", person.email)
+    on_the_machine(up, "rmdom", domain)
+    up.run("mail", f"rm -rf /vault/mail/{domain}")
+
+
+def can_submit(house: House, user: str, password: str) -> bool:
+    with house.submission() as client:
+        try:
+            client.login(user, password)
+        except smtplib.SMTPAuthenticationError:
+            return False
+    return True
+
+
+def can_log_in_anywhere(house: House, user: str, password: str) -> set[str]:
+    doors = {"imap": house.can_log_in(user, password), "submission": can_submit(house, user, password)}
+    return {door for door, is_open in doors.items() if is_open}
+
+
+def reply_to_rcpt(house: House, to: str) -> str:
+    """What port 25 says to a stranger's RCPT TO."""
+    said = house.swaks("--from", "stranger@elsewhere.test", "--to", to, "--quit-after", "RCPT").stdout
+    reply = re.search(rf" -> RCPT TO:<{re.escape(to)}>\n<(?:-|\*\*)\s+(\d.*)", said)
+    assert reply, said
+    return reply[1]
+
+
+def strangers_message(house: House, to: str) -> str:
+    """Hand a message to port 25 at once, no queue in between; returns its subject."""
+    subject = token()
+    done = house.swaks("--from", "stranger@elsewhere.test", "--to", to, "--header", f"Subject: {subject}")
+    assert done.returncode == 0, done.stdout
+    return subject
+
+
+def reaches(house: House, person: Person, subject: str) -> None:
+    until(lambda: house.messages(person.email, subject, password=person.password), 30, f"{subject} in the mailbox")
+
+
+# Domains and users
+
+
+def test_a_new_domain_and_user_get_mail_and_log_in_at_once(up: House, mailcfg: Run) -> None:
+    domain = f"{token()}.test"
+    ann = Person(f"ann@{domain}", token(), domain)
+    assert reply_to_rcpt(up, ann.email)[0] == "5"
+    assert mailcfg("adddom", domain).stdout.startswith(f"added {domain}\n")
+    assert mailcfg("adduser", ann.email, ann.password).stdout == f"added {ann.email}\n"
+    try:
+        assert can_log_in_anywhere(up, ann.email, ann.password) == {"imap", "submission"}
+        reaches(up, ann, strangers_message(up, ann.email))
+        again = mailcfg("adduser", ann.email, "another-password")
+        assert again.returncode == 0
+        assert "is there already; its password stays as it is" in again.stdout
+        assert can_log_in_anywhere(up, ann.email, "another-password") == set()
+    finally:
+        on_the_machine(up, "rmuser", ann.email)
+        on_the_machine(up, "rmdom", domain)
+
+
+def test_a_changed_password_works_at_once_and_the_old_one_does_not(up: House, mailcfg: Run, ann: Person) -> None:
+    assert can_log_in_anywhere(up, ann.email, ann.password) == {"imap", "submission"}  # Dovecot has cached it now
+    new = token()
+    assert mailcfg("passwd", ann.email, new).returncode == 0
+    assert can_log_in_anywhere(up, ann.email, new) == {"imap", "submission"}
+    assert can_log_in_anywhere(up, ann.email, ann.password) == set()
+
+
+def test_a_disabled_user_is_thrown_out_and_still_gets_mail(up: House, mailcfg: Run, ann: Person) -> None:
+    client = imaplib.IMAP4_SSL(up.address("mail"), 993, ssl_context=unverified(), timeout=30)
+    client.login(ann.email, ann.password)
+    client.select()
+    assert mailcfg("disable", ann.email).returncode == 0
+    until(lambda: not _is_alive(client), 10, "the running session to be ended")
+    assert can_log_in_anywhere(up, ann.email, ann.password) == set()
+    subject = strangers_message(up, ann.email)
+    assert mailcfg("enable", ann.email).returncode == 0
+    assert can_log_in_anywhere(up, ann.email, ann.password) == {"imap", "submission"}
+    reaches(up, ann, subject)
+
+
+def test_a_removed_user_is_unknown_and_the_mail_stays_in_the_vault(up: House, mailcfg: Run, ann: Person) -> None:
+    reaches(up, ann, strangers_message(up, ann.email))
+    done = mailcfg("rmuser", ann.email)
+    assert done.stdout.startswith(f"removed {ann.email}\n")
+    assert reply_to_rcpt(up, ann.email).startswith("550 ")
+    assert can_log_in_anywhere(up, ann.email, ann.password) == set()
+    folder = f"/vault/mail/{ann.domain}/ann"
+    assert folder in done.stdout
+    assert up.run("mail", f"grep -rl stranger@elsewhere.test {folder} | wc -l").strip() == "1"
+
+
+def test_mail_for_a_removed_domain_is_refused(up: House, mailcfg: Run, ann: Person) -> None:
+    assert reply_to_rcpt(up, ann.email).startswith("250 ")
+    assert mailcfg("rmdom", ann.domain).returncode == 0
+    assert reply_to_rcpt(up, ann.email)[0] == "5"
+    assert mailcfg("adddom", ann.domain).returncode == 0
+    assert reply_to_rcpt(up, ann.email).startswith("250 ")
+
+
+# Aliases
+
+
+def test_an_alias_delivers_at_once_and_bounces_when_it_is_removed(up: House, mailcfg: Run, ann: Person) -> None:
+    alias = f"sales@{ann.domain}"
+    assert reply_to_rcpt(up, alias).startswith("550 ")
+    assert mailcfg("addalias", alias, ann.email).stdout == f"added {alias} -> {ann.email}\n"
+    reaches(up, ann, strangers_message(up, alias))
+    assert mailcfg("rmalias", alias).stdout.startswith(f"removed {alias} -> {ann.email}\n")
+    assert reply_to_rcpt(up, alias).startswith("550 ")
+
+
+def test_one_alias_of_several_is_removed_by_its_number(up: House, mailcfg: Run, ann: Person) -> None:
+    alias = f"both@{ann.domain}"
+    mailcfg("addalias", alias, ann.email)
+    mailcfg("addalias", alias, "user1@example.test")
+    listed = mailcfg("lsalias", ann.domain).stdout
+    number = next(line.split()[0] for line in listed.splitlines() if line.endswith(ann.email))
+    assert mailcfg("rmalias", "-id", number).returncode == 0
+    assert mailcfg("lsalias", ann.domain).stdout.splitlines()[1:] != []
+    subject = strangers_message(up, alias)
+    up.arrives("user1@example.test", subject)
+    assert up.messages(ann.email, subject, password=ann.password) == []
+    assert mailcfg("rmalias", alias).returncode == 0
+
+
+# Lists, help, mistakes
+
+
+def test_the_lists_show_what_is_there(up: House, mailcfg: Run, ann: Person) -> None:
+    alias = f"sales@{ann.domain}"
+    mailcfg("addalias", alias, ann.email)
+    assert [ann.domain, "1", "1"] in _cells(mailcfg("lsdom"))
+    assert _cells(mailcfg("lsuser", ann.domain)) == [["EMAIL", "STATE", "ALIASES"], [ann.email, "active", "1"]]
+    assert [row[1:] for row in _cells(mailcfg("lsalias", ann.domain))] == [["SRC", "DST"], [alias, ann.email]]
+    assert [ann.email, "active", "1"] in _cells(mailcfg("lsuser"))
+    assert alias in [row[1] for row in _cells(mailcfg("lsalias"))]
+    mailcfg("disable", ann.email)
+    assert _cells(mailcfg("lsuser", ann.domain))[1:] == [[ann.email, "disabled", "1"]]
+    mailcfg("rmalias", alias)
+
+
+def test_the_lists_are_there_as_json(up: House, ann: Person) -> None:
+    assert [row["email"] for row in up.fab_json("user.ls", "--domain", ann.domain)["rows"]] == [ann.email]
+    assert ann.domain in [row["domain"] for row in up.fab_json("domain.ls")["rows"]]
+    assert up.fab_json("alias.ls")["rows"]
+
+
+def test_help_lists_every_command_of_the_seed(up: House) -> None:
+    for done in (on_the_machine(up, "help"), on_the_machine(up), by_fab_mailcfg(up, "help")):
+        assert done.returncode == 0
+        assert {line.split()[0] for line in done.stdout.splitlines()[1:] if line[:1] == " "} == {*TASKS, "help"}
+
+
+@pytest.mark.parametrize("words", [["frobnicate"], ["adddom"], ["addalias", "a@b.test"], ["rmalias", "-id", "x"]])
+def test_wrong_usage_is_code_2(up: House, words: list[str]) -> None:
+    for done in (on_the_machine(up, *words), by_fab_mailcfg(up, *words)):
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr
+
+
+def test_an_unknown_user_is_code_1_and_no_password_is_asked_for(up: House, mailcfg: Run) -> None:
+    nobody = f"nobody-{token()}@example.test"
+    for words in (["rmuser", nobody], ["disable", nobody], ["enable", nobody], ["passwd", nobody]):
+        done = mailcfg(*words)
+        assert (done.returncode, done.stdout) == (1, ""), words
+        assert f"there is no user {nobody}" in done.stderr
+
+
+def test_an_ordinary_user_of_the_machine_may_not(up: House) -> None:
+    said = up.run("mail", "setpriv --reuid=nobody --regid=nogroup --clear-groups mailcfg lsuser; echo $?; true")
+    assert said.strip() == "1"
+
+
+# Passwords
+
+
+def test_a_password_is_typed_twice_at_the_terminal_and_never_echoed(up: House, ann: Person) -> None:
+    new = token()
+    answers = [(f"Password for {ann.email}: ", new), ("The same again: ", new)]
+    code, screen = typed(up, "user.passwd", ann.email, answers=answers)
+    assert code == 0
+    assert new not in screen
+    assert can_log_in_anywhere(up, ann.email, new) == {"imap", "submission"}
+
+
+def test_a_password_typed_differently_the_second_time_changes_nothing(up: House, ann: Person) -> None:
+    answers = [("Password for ", "one-password"), ("The same again: ", "another-one")]
+    code, screen = typed(up, "mailcfg", f"passwd {ann.email}", answers=answers)
+    assert code == 1
+    assert "the two passwords differ; nothing was changed" in screen
+    assert "one-password" not in screen
+    assert can_log_in_anywhere(up, ann.email, ann.password) == {"imap", "submission"}
+
+
+def test_on_the_machine_a_password_left_out_is_read_from_stdin(up: House, ann: Person) -> None:
+    new = token()
+    assert on_the_machine(up, "passwd", ann.email, stdin=f"{new}\n").returncode == 0
+    assert up.can_log_in(ann.email, new)
+
+
+def test_no_process_on_either_side_shows_a_password_that_was_asked_for(up: House, ann: Person) -> None:
+    first, second = token(), token()
+    with Watch(up) as watch:
+        answers = [("Password for ", first), ("The same again: ", first)]
+        assert typed(up, "user.passwd", ann.email, answers=answers)[0] == 0
+        assert by_a_task(up, "passwd", ann.email, second).returncode == 0
+    assert watch.shows(first, second) == []
+    assert up.can_log_in(ann.email, second)
+
+
+# Locked
+
+
+def test_while_locked_mailcfg_says_so_and_makes_no_database(up: House, mailcfg: Run) -> None:
+    up.fab("lock")
+    try:
+        for words in (["lsuser"], ["adddom", "locked.test"], ["passwd", "user1@example.test", "a-new-password"]):
+            done = mailcfg(*words)
+            assert (done.returncode, done.stdout) == (5, ""), words
+            assert "the vault, with the accounts, is locked" in done.stderr
+            assert "fab unlock" in done.stderr
+        assert up.run("mail", "ls -A /vault") == ""
+    finally:
+        up.fab("unlock")
+    assert "locked.test" not in on_the_machine(up, "lsdom").stdout
+
+
+def _cells(done: subprocess.CompletedProcess[str]) -> list[list[str]]:
+    assert done.returncode == 0, done.stderr
+    return [line.split() for line in done.stdout.splitlines()]
+
+
+def _is_alive(client: imaplib.IMAP4_SSL) -> bool:
+    with contextlib.suppress(imaplib.IMAP4.abort, OSError):
+        return client.noop()[0] == "OK"
+    return False

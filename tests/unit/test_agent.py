@@ -1,0 +1,327 @@
+"""The agent before it meets a machine: the archive, the loader, the frames, the lock, what a person sees."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mailops import agent, report, secrets
+from mailops.remote import files, lock, packages
+from mailops.remote.errors import AgentError
+from mailops.remote.link import Link, read_frame
+
+
+def frame(payload: bytes) -> bytes:
+    return b"MAILOPS %d\n" % len(payload) + payload
+
+
+# The archive
+
+
+def test_the_same_sources_give_the_same_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(agent.REMOTE, tmp_path / "remote", copy_function=shutil.copy)  # new times, new order on disk
+    for path in (tmp_path / "remote").glob("*.py"):
+        os.utime(path, (1, 1))
+        path.chmod(0o755)
+    monkeypatch.setattr(agent, "REMOTE", tmp_path / "remote")
+    assert agent.archive.__wrapped__() == agent.archive()
+    (tmp_path / "remote" / "errors.py").write_text("")
+    assert agent.archive.__wrapped__() != agent.archive()
+
+
+def test_the_archive_runs_alone_on_the_standard_library(tmp_path: Path) -> None:
+    (tmp_path / "agent.pyz").write_bytes(agent.archive())
+    command = [sys.executable, "-IS", str(tmp_path / "agent.pyz"), "mailcfg", "help"]
+    done = subprocess.run(command, cwd="/", capture_output=True, text=True, check=True)
+    assert "adduser <email> <pw>" in done.stdout
+
+
+# The loader
+
+
+@contextmanager
+def loader(*places: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """The loader as the machine runs it, with its caches in `places`."""
+    text = agent.LOADER.replace('["/var/cache/mailops/", "/run/mailops-agent/"]', json.dumps([f"{p}/" for p in places]))
+    assert text != agent.LOADER
+    command = [sys.executable, "-IS", "-c", text]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        yield process
+
+
+def call(process: subprocess.Popen[bytes], noise: bytes = b"") -> list[dict[str, Any]]:
+    """A call of something that does not exist, which the agent answers all the same; the events that came."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    header = {"agent": agent.digest(), "call": "nothing", "args": {}}
+    process.stdin.write(noise + frame(json.dumps(header).encode()))
+    process.stdin.flush()
+    events = []
+    for line in process.stdout:  # stdin stays open, as the laptop keeps it
+        events.append(json.loads(line))
+        if events[-1] == {"t": "agent"}:
+            process.stdin.write(frame(agent.archive()))
+            process.stdin.flush()
+    return events
+
+
+def kinds(events: list[dict[str, Any]]) -> list[str]:
+    return [event["t"] for event in events]
+
+
+def test_the_archive_travels_once(tmp_path: Path) -> None:
+    with loader(tmp_path / "cache") as first:
+        assert kinds(call(first)) == ["hello", "agent", "error"]
+    with loader(tmp_path / "cache") as second:
+        assert kinds(call(second)) == ["hello", "error"]
+    assert (first.returncode, second.returncode) == (0, 0)  # no complaint about the open stdin at the end
+
+
+def test_an_older_archive_makes_room(tmp_path: Path) -> None:
+    (tmp_path / "agent-0123456789abcdef.pyz").touch()
+    with loader(tmp_path) as process:
+        call(process)
+    assert [path.name for path in tmp_path.iterdir()] == [f"agent-{agent.digest()[:16]}.pyz"]
+
+
+def test_a_damaged_archive_is_fetched_again(tmp_path: Path) -> None:
+    (tmp_path / f"agent-{agent.digest()[:16]}.pyz").write_bytes(agent.archive()[:-100])
+    with loader(tmp_path) as process:
+        assert kinds(call(process)) == ["hello", "agent", "error"]
+
+
+def test_a_cache_that_cannot_be_written_is_replaced_by_the_next(tmp_path: Path) -> None:
+    (tmp_path / "full").touch()  # no directory can be made of that
+    with loader(tmp_path / "full", tmp_path / "run") as process:
+        assert kinds(call(process)) == ["hello", "agent", "error"]
+    assert len(list((tmp_path / "run").iterdir())) == 1
+
+
+def test_a_password_that_sudo_did_not_ask_for_is_passed_over(tmp_path: Path) -> None:
+    with loader(tmp_path) as process:
+        assert kinds(call(process, noise=b"correct horse battery staple\n")) == ["hello", "agent", "error"]
+
+
+def test_a_bug_in_the_agent_is_one_line(tmp_path: Path) -> None:
+    with loader(tmp_path) as process:
+        error = call(process)[-1]
+    assert error["code"] == 1
+    assert error["message"].startswith("KeyError in the agent at __main__.py:")
+
+
+def test_the_loader_ends_when_nobody_calls(tmp_path: Path) -> None:
+    with loader(tmp_path) as process:
+        process.communicate(timeout=10)
+    assert process.returncode == 1
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("install", [True, False])
+def test_the_command_line_is_sound_shell_and_the_same_for_every_call(install: bool) -> None:
+    words = shlex.split(agent.command(install, "sudo -n"))
+    assert words[:4] == ["sudo", "-n", "sh", "-c"]
+    assert len(words) == 5
+    subprocess.run(["sh", "-n"], input=words[4], text=True, check=True)
+
+
+@pytest.mark.parametrize(
+    ("status", "there"),
+    [
+        ("Package: python3\nStatus: install ok installed\n", True),
+        ("Package: python3\nStatus: hold ok installed\n", True),
+        ("Package: python3\nStatus: install ok unpacked\n", False),
+        ("Package: python3\nStatus: deinstall ok config-files\n", False),
+        ("Package: python3-minimal\nStatus: install ok installed\n", False),
+    ],
+)
+def test_only_a_whole_python_counts(tmp_path: Path, status: str, there: bool) -> None:
+    (tmp_path / "status").write_text(f"Package: apt\nStatus: install ok installed\n\n{status}Priority: optional\n")
+    script = agent.HAVE_PYTHON.replace("/var/lib/dpkg/status", str(tmp_path / "status"))
+    assert (subprocess.run(["sh", "-c", script], check=False).returncode == 0) is there
+
+
+# The link
+
+
+class Laptop:
+    """The other end of a link."""
+
+    def __init__(self) -> None:
+        reading, self.writing = os.pipe()
+        self.stdout = io.BytesIO()
+        self.link = Link(os.fdopen(reading, "rb"), self.stdout)
+
+    def answer(self, value: Any) -> None:
+        os.write(self.writing, frame(json.dumps(value).encode()))
+
+    def leave(self) -> None:
+        os.close(self.writing)
+
+    def heard(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.stdout.getvalue().splitlines()]
+
+
+def test_a_question_is_asked_and_answered() -> None:
+    laptop = Laptop()
+    laptop.answer({"pfx": "ä\n"})
+    assert laptop.link.ask("files", ["/etc/x"]) == {"pfx": "ä\n"}
+    assert laptop.heard() == [{"t": "ask", "what": "files", "data": ["/etc/x"]}]
+
+
+def test_a_question_to_a_laptop_that_left_is_an_error_however_often_it_is_asked() -> None:
+    laptop = Laptop()
+    laptop.leave()
+    for _ in range(2):
+        with pytest.raises(AgentError, match="the laptop went away before it answered"):
+            laptop.link.ask("passphrase")
+
+
+@pytest.mark.parametrize("rest", [b"MAILOPS 10\nshort", b"hello\n", b"MAILOPS ten\n", b"MAILOPS 3\n{x}"])
+def test_half_a_frame_or_none_counts_as_the_end(rest: bytes) -> None:
+    laptop = Laptop()
+    os.write(laptop.writing, rest)
+    laptop.leave()
+    with pytest.raises(AgentError, match="went away"):
+        laptop.link.ask("passphrase")
+
+
+def test_an_abandoned_call_ends_at_the_next_step() -> None:
+    laptop = Laptop()
+    laptop.link.step("packages", "start")
+    laptop.leave()
+    with pytest.raises(AgentError, match="went away"):
+        laptop.link.ask("anything")  # which waits until the end is noticed
+    with pytest.raises(AgentError, match="stopped between two steps"):
+        laptop.link.step("users", "start")
+
+
+def test_lines_of_several_threads_are_never_torn() -> None:
+    laptop = Laptop()
+    threads = [
+        threading.Thread(target=lambda: [laptop.link.say("x" * 500) for _ in range(50)])  # type: ignore[func-returns-value]
+        for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert laptop.heard() == [{"t": "say", "text": "x" * 500}] * 200
+
+
+def test_a_frame_is_read_by_its_length() -> None:
+    stream = io.BytesIO(frame(b"a\nMAILOPS 1\nb") + frame(b""))
+    assert [read_frame(stream), read_frame(stream), read_frame(stream)] == [b"a\nMAILOPS 1\nb", b"", None]
+
+
+# The lock
+
+
+def test_the_second_run_gives_way_and_says_to_whom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lock, "RUN", str(tmp_path))
+    monkeypatch.setattr(lock, "PATH", str(tmp_path / "lock"))
+    with lock.held("ann@laptop", "bootstrap"):
+        with pytest.raises(AgentError) as refused, lock.held("bob@desk", "push"):
+            pass
+        with pytest.raises(AgentError), lock.held("bob@desk", "push"):
+            pass
+    assert refused.value.message.startswith("ann@laptop is running bootstrap on this machine since ")
+    assert refused.value.code == 5
+    with lock.held("bob@desk", "push"):
+        pass
+
+
+# Files
+
+
+def record(path: Path, content: bytes, **more: Any) -> dict[str, Any]:
+    state = path.stat()
+    names = {"owner": path.owner(), "group": path.group(), "mode": state.st_mode & 0o7777}
+    digest = hashlib.sha256(content).hexdigest()
+    return {"path": str(path), "sha256": digest, "once": False, "secret": False, **names, **more}
+
+
+def test_a_hand_edit_is_told_from_our_own_change(tmp_path: Path) -> None:
+    for name in ("edited", "ours", "gone", "new"):
+        (tmp_path / name).write_bytes(b"then")
+    before = [record(tmp_path / name, b"then") for name in ("edited", "ours", "gone")]
+    wanted = [record(tmp_path / name, b"now") for name in ("edited", "ours", "gone", "new")]
+    (tmp_path / "edited").write_bytes(b"by hand")
+    (tmp_path / "gone").unlink()
+    assert files.edited(before, wanted) == [str(tmp_path / "edited")]
+
+
+def test_a_file_that_the_role_dropped_goes_unless_somebody_made_it_theirs(tmp_path: Path) -> None:
+    for name in ("dropped", "edited", "once", "kept"):
+        (tmp_path / name).write_bytes(b"then")
+    before = [record(tmp_path / name, b"then", once=name == "once") for name in ("dropped", "edited", "once", "kept")]
+    (tmp_path / "edited").write_bytes(b"by hand")
+    assert [file["path"] for file in files.stale(before, before[3:])] == [str(tmp_path / "dropped")]
+
+
+# Packages
+
+
+def test_a_held_package_is_installed_and_a_removed_one_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    states = {
+        "there": "install ok installed",
+        "held": "hold ok installed",
+        "removed": "deinstall ok config-files",
+        "half": "install ok half-configured",
+    }
+    (tmp_path / "status").write_text("\n".join(f"Package: {name}\nStatus: {s}\n" for name, s in states.items()))
+    monkeypatch.setattr(packages, "STATUS", str(tmp_path / "status"))
+    assert packages.missing([*states, "unheard-of"]) == ["removed", "half", "unheard-of"]
+
+
+# What a person sees
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_what_is_as_it_should_be_needs_no_line_and_progress_is_told_in_strides() -> None:
+    stream = io.StringIO()
+    listener = report.Report("mail", stream)
+    listener.step("packages", "start", "")
+    for percent in range(0, 101, 5):
+        listener.progress("packages", percent, "unpacking")
+    listener.step("packages", "changed", "install postfix")
+    listener.step("users", "start", "")
+    listener.step("users", "ok", "")
+    lines = stream.getvalue().splitlines()
+    assert [line.split()[1] for line in lines] == ["…"] * 5 + ["●"]
+    assert "users" not in stream.getvalue()
+
+
+def test_no_secret_is_printed_and_no_passing_line_wraps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    secrets.remember("pw-that-is-known")
+    stream = Terminal()
+    listener = report.Report("mail", stream)
+    listener.progress("packages", 50, "pw-that-is-known " + "x" * 200)
+    listener.say("pw-that-is-known")
+    listener.step("checks", "failed", "pw-that-is-known")
+    assert "pw-that-is-known" not in stream.getvalue()
+    passing = stream.getvalue().split("\r\x1b[K")[1]
+    assert len(passing) < 60
+
+
+def test_a_long_list_of_changes_is_cut_to_its_number() -> None:
+    stream = io.StringIO()
+    report.Report("mail", stream).step("packages", "changed", ", ".join(f"install package{n}" for n in range(20)))
+    assert stream.getvalue().rstrip().endswith("install package2 and 17 more")

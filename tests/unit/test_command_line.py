@@ -1,0 +1,300 @@
+"""What a person meets first: the list of tasks, their help, and one clear line for each mistake."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from fabric import Config
+from fabric.main import Fab
+
+import tasks
+from mailops.executor import Executor
+from tests import wheel
+from tests.unit.test_site import GOOD, HOST_KEY, WRONG
+
+PROJECT = Path(__file__).parents[2]
+FAB = str(Path(sys.executable).with_name("fab"))
+NAMES = sorted(tasks.namespace.task_names)
+
+
+def fab(*args: str, cwd: Path = PROJECT, **env: str) -> subprocess.CompletedProcess[str]:
+    """`fab` as somebody types it, without a terminal, without our MAILOPS_SITE."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("MAILOPS_")}
+    command = [FAB, *([] if cwd == PROJECT else ["--search-root", str(PROJECT)]), *args]
+    return subprocess.run(
+        command, cwd=cwd, env=kept | env, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+    )
+
+
+def in_process(*args: str) -> int:
+    """The same program and executor without the price of a process; returns the exit code."""
+    program = Fab(namespace=tasks.namespace, executor_class=Executor, config_class=Config)
+    try:
+        program.run(["fab", *args])
+    except SystemExit as end:
+        return int(end.code or 0)
+    return 0
+
+
+@contextmanager
+def machine() -> Iterator[tuple[int, list[str]]]:
+    """A port that stands for a machine, and who has connected to it by the end."""
+    visitors: list[str] = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.setblocking(False)
+        yield server.getsockname()[1], visitors
+        try:
+            while True:
+                visitors.append(str(server.accept()[1]))
+        except BlockingIOError:
+            pass
+
+
+def at(port: int, text: str = GOOD) -> str:
+    """The site with its mailhost, and whoever is given the same address, at a port of this computer."""
+    text = text.replace("192.0.2.25", "127.0.0.1").replace("\nport = 22\nuser", f"\nport = {port}\nuser")
+    backup = '[hosts.backup]\naddress = "127.0.0.1"'
+    return text.replace(backup, f"{backup}\nport = {port}")
+
+
+# The table of contents
+
+
+def test_the_list_shows_every_task_in_one_line_of_80_columns() -> None:
+    done = fab("--list")
+    lines = [line for line in done.stdout.splitlines() if line.startswith("  ")]
+    assert sorted(line.split()[0] for line in lines) == NAMES
+    assert all(re.fullmatch(r"  \S+ +[A-Z].*\.", line) for line in lines), lines
+    assert max(map(len, lines)) <= 80
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_help_of_a_task_has_an_example_that_names_it(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert in_process("--help", name) == 0
+    example = re.search(r"Example: fab (.*)", capsys.readouterr().out)
+    assert example is not None
+    assert name in example[1].split()
+
+
+def test_fab_needs_no_flag_in_the_projects_folder() -> None:
+    done = fab("mailcfg", "help")
+    assert done.returncode == 0
+    assert "adduser <email> <pw>" in done.stdout
+
+
+# Mistakes
+
+
+@pytest.mark.parametrize(("old", "new", "line"), WRONG.values(), ids=WRONG.keys())
+def test_a_wrong_site_gets_its_line_and_code_2_and_no_connection(  # noqa: PLR0917
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    old: str,
+    new: str,
+    line: str,
+) -> None:
+    path = tmp_path / "hosts.toml"
+    monkeypatch.setenv("MAILOPS_SITE", str(path))
+    with machine() as (port, visitors):
+        path.write_text(at(port, GOOD.replace(old, new)))
+        assert in_process("status") == 2
+    said = capsys.readouterr()
+    assert re.fullmatch(f"mailops: \\S*hosts\\.toml: {line}\n", said.err), said.err
+    assert said.out == ""
+    assert not visitors
+
+
+def test_the_table_of_wrong_sites_is_long_enough() -> None:
+    assert len(WRONG) >= 25
+
+
+def test_the_listening_machine_would_be_called_if_the_site_were_right(tmp_path: Path) -> None:
+    """The judge of the tests above: with a good site it does see a visitor."""
+    path = tmp_path / "hosts.toml"
+    with machine() as (port, visitors):
+        path.write_text(at(port))
+        done = fab("-t", "1", "-H", "mail", "status", MAILOPS_SITE=str(path))
+    assert done.returncode == 4
+    assert done.stderr.startswith(f"mailops: mail: no connection to 127.0.0.1 port {port}: no answer in time\n")
+    assert visitors
+
+
+@pytest.mark.parametrize("key", ["misspelt", "syntax", "number for text", "ciphertext inside"])
+def test_a_wrong_site_ends_the_real_process_the_same_way(tmp_path: Path, key: str) -> None:
+    old, new, line = WRONG[key]
+    (tmp_path / "hosts.toml").write_text(GOOD.replace(old, new))
+    for task in ("status", "bootstrap", "unlock"):
+        done = fab(task, cwd=tmp_path)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert re.fullmatch(f"mailops: hosts\\.toml: {line}\n", done.stderr), done.stderr
+
+
+def test_all_that_is_wrong_is_told_at_once(tmp_path: Path) -> None:
+    text = GOOD.replace("port = 22", "port = 99999").replace('"202611"', '"a b"').replace("cryptdir_pw", "cryptdir_pwd")
+    (tmp_path / "hosts.toml").write_text(text)
+    done = fab("status", cwd=tmp_path)
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 3
+    assert all(word in done.stderr for word in ("hosts.mail.port", "dkim_selector", "cryptdir_pwd"))
+
+
+def test_a_missing_site_says_where_it_was_looked_for(tmp_path: Path) -> None:
+    done = fab("status", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("mailops: there is no hosts.toml in this folder\n")
+    done = fab("status", MAILOPS_SITE=f"{tmp_path}/nowhere.toml")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"mailops: MAILOPS_SITE names {tmp_path}/nowhere.toml, and there is no such file\n")
+
+
+def test_an_unknown_host_is_refused_with_the_known_ones(tmp_path: Path) -> None:
+    with machine() as (port, visitors):
+        (tmp_path / "hosts.toml").write_text(at(port))
+        done = fab("-H", "mail,mial", "status", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr == "mailops: hosts.toml has no host 'mial'\n  it has: mail, backup\n"
+    assert not visitors
+
+
+def test_a_task_is_refused_for_a_machine_of_another_role(tmp_path: Path) -> None:
+    with machine() as (port, visitors):
+        (tmp_path / "hosts.toml").write_text(at(port))
+        done = fab("-H", "backup", "unlock", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr == "mailops: backup is a mailnull; this task is for a mailhost\n"
+    assert not visitors
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["mailcfg", "addusr ann@example.test"], "mailcfg has no command 'addusr'"),
+        (["mailcfg", "adduser ann"], "the first word after adduser is not an address"),
+        (["alias.add", "sales", "user@second.test"], "sales"),
+        (["domain.add", "not_a_domain"], "not_a_domain"),
+        (["trust", "nobody"], "hosts.toml has no host 'nobody'"),
+        (["tunnel", "--port", "99999"], "99999 is not a port"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_what_is_wrong_with_a_command_is_told_before_any_connection(
+    tmp_path: Path, words: list[str], line: str
+) -> None:
+    with machine() as (port, visitors):
+        (tmp_path / "hosts.toml").write_text(at(port))
+        done = fab(*words, cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith("mailops: ")
+    assert line in done.stderr.splitlines()[0]
+    assert "Traceback" not in done.stderr
+    assert not visitors
+
+
+# Machines that are not what they should be
+
+
+def test_a_machine_that_is_off_is_one_line_and_code_4(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    (tmp_path / "hosts.toml").write_text(at(port))
+    done = fab("-H", "mail", "status", cwd=tmp_path)
+    assert done.returncode == 4
+    first, hint = done.stderr.splitlines()
+    assert first.startswith(f"mailops: mail: no connection to 127.0.0.1 port {port}: ")
+    assert "hosts.toml" in hint
+
+
+def test_a_name_that_nobody_knows_is_one_line_and_code_4(tmp_path: Path) -> None:
+    (tmp_path / "hosts.toml").write_text(GOOD.replace("192.0.2.25", "no-such-machine.invalid"))
+    done = fab("-H", "mail", "status", cwd=tmp_path)
+    assert done.returncode == 4
+    assert len(done.stderr.splitlines()) == 2
+    assert "no-such-machine.invalid" in done.stderr
+
+
+def test_a_port_that_does_not_speak_ssh_is_one_line_and_code_4(tmp_path: Path) -> None:
+    script = "import socket,sys\ns=socket.create_server(('127.0.0.1',0));print(s.getsockname()[1],flush=True)\n"
+    script += "while 1: c,_=s.accept();c.sendall(b'220 mail ESMTP\\r\\n'*200);c.close()\n"
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        (tmp_path / "hosts.toml").write_text(at(int(server.stdout.readline())))
+        done = fab("-H", "mail", "status", cwd=tmp_path)
+        server.kill()
+    assert done.returncode == 4
+    assert len(done.stderr.splitlines()) == 2, done.stderr
+    assert "mail: no connection to 127.0.0.1" in done.stderr
+
+
+def test_a_missing_identity_is_told_by_its_key_in_the_site(tmp_path: Path) -> None:
+    with machine() as (port, visitors):
+        text = at(port).replace("debian = 13", 'identity = "~/.ssh/not-here"')
+        (tmp_path / "hosts.toml").write_text(text)
+        done = fab("-H", "mail", "status", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "hosts.mail.identity: there is no " in done.stderr
+    assert not visitors
+
+
+def test_ctrl_c_ends_with_130_and_without_a_traceback(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        (tmp_path / "hosts.toml").write_text(at(server.getsockname()[1]))
+        command = [FAB, "--search-root", str(PROJECT), "-H", "mail", "status"]
+        process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        visitor, _ = server.accept()  # it is at work now: waiting for our greeting
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=20)
+        visitor.close()
+    assert (process.returncode, out) == (130, "")
+    assert len(err.splitlines()) == 1
+    assert err.startswith("interrupted")
+
+
+# The installed package
+
+
+@pytest.fixture(scope="session")
+def mailops(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("installed")
+    return wheel.install(wheel.build(folder), folder / "venv")
+
+
+def test_the_wheel_has_the_agent_and_every_template(tmp_path: Path) -> None:
+    with zipfile.ZipFile(wheel.build(tmp_path)) as packed:
+        names = set(packed.namelist())
+    sources = [path for path in (PROJECT / "mailops").rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+    assert {str(path.relative_to(PROJECT)) for path in sources} <= names
+
+
+def test_the_installed_command_has_the_same_tasks_in_any_folder(tmp_path: Path, mailops: Path) -> None:
+    (tmp_path / "hosts.toml").write_text(GOOD)
+    done = subprocess.run([mailops, "--list"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert [line for line in done.stdout.splitlines() if line.startswith("  ")] == [
+        line for line in fab("--list").stdout.splitlines() if line.startswith("  ")
+    ]
+
+
+def test_the_installed_command_reads_the_site_of_its_folder(tmp_path: Path, mailops: Path) -> None:
+    old, new, line = WRONG["misspelt"]
+    (tmp_path / "hosts.toml").write_text(GOOD.replace(old, new))
+    env = {name: value for name, value in os.environ.items() if not name.startswith("MAILOPS_")}
+    done = subprocess.run([mailops, "status"], cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert re.fullmatch(f"mailops: hosts\\.toml: {line}\n", done.stderr), done.stderr
+
+
+def test_the_pin_of_the_good_site_is_a_key() -> None:
+    """The tests above lean on it: a pin that cannot be read would end a run before the connection."""
+    from mailops.connection import parse_key
+
+    assert parse_key(HOST_KEY).get_name() == "ssh-ed25519"

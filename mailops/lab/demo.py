@@ -15,10 +15,11 @@ from pathlib import Path
 from mailops.errors import MailopsError
 from mailops.lab import demo_packages
 from mailops.lab.host import INOTIFY_ENOUGH
-from mailops.lab.layout import BASE, BRIDGE, NETWORK
+from mailops.lab.layout import BASE, BRIDGE, NETWORK, labs
 
 PROJECT = Path(__file__).parents[2]
 VENV = PROJECT / ".venv"
+LAB = "demo"
 KEPT = "MAILOPS_LAB_DIR,PIP_NO_CACHE_DIR,PYTHONDONTWRITEBYTECODE,TERM,http_proxy,https_proxy,no_proxy"
 
 # Nothing but the places that are announced: no byte code of root's in the checkout, no cache in a home.
@@ -66,11 +67,10 @@ def arguments() -> argparse.ArgumentParser:
 def run(argv: list[str]) -> int:
     missing = demo_packages.missing()
     print(announcement(missing), flush=True)
-    privileged = as_root()
-    if missing:
-        call([*privileged, sys.executable, "-B", "-m", "mailops.lab.demo_packages", "install"])
+    if missing and (code := privileged("mailops.lab.demo_packages", [])):
+        return code
     setup()
-    return play(argv)
+    return privileged("mailops.lab.demo_play", argv)
 
 
 def announcement(missing: list[str]) -> str:
@@ -84,9 +84,9 @@ def announcement(missing: list[str]) -> str:
 def remove(argv: list[str]) -> int:
     """Everything that a demo leaves behind, in whatever state it was left."""
     if BASE.exists() or Path("/sys/class/net", BRIDGE).exists():
-        if not (VENV / "bin/fab").exists():
+        if labs() and not ready():
             setup()
-        code = play(argv)
+        code = privileged("mailops.lab.demo_remove", argv)
         if code or BASE.exists():  # a lab that is not the demo's stays, and with it what it needs
             return code
     else:
@@ -97,6 +97,10 @@ def remove(argv: list[str]) -> int:
     return 0
 
 
+def ready() -> bool:
+    return (VENV / "bin/fab").exists()
+
+
 def setup() -> None:
     """The virtual environment, made as the user whose checkout this is, also under sudo."""
     owner = PROJECT.stat()
@@ -104,13 +108,19 @@ def setup() -> None:
     if os.geteuid() == 0 and owner.st_uid != 0:
         ids = [f"--reuid={owner.st_uid}", f"--regid={owner.st_gid}", "--clear-groups"]
         command = ["env", f"HOME={PROJECT}", "setpriv", *ids, *command]
-    call(command)
+    if subprocess.run(command, check=False).returncode:
+        raise MailopsError("the virtual environment could not be made", "the reason is above; then run it again")
 
 
-def play(argv: list[str]) -> int:
-    """The rest, as root and with the virtual environment."""
-    program = [str(VENV / "bin/python"), "-m", "mailops.lab.demo_play", *argv]
-    return subprocess.run([*as_root(), *program], check=False).returncode
+def privileged(module: str, argv: list[str]) -> int:
+    """Run a module of ours as root, with the virtual environment if there is one; returns its exit code."""
+    python = VENV / "bin/python" if ready() else sys.executable
+    process = subprocess.Popen([*as_root(), str(python), "-B", "-m", module, *argv])
+    while True:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:  # it had the same Ctrl-C, and ends by itself
+            continue
 
 
 def as_root() -> list[str]:
@@ -119,12 +129,6 @@ def as_root() -> list[str]:
     if not shutil.which("sudo"):
         raise MailopsError("this needs root, and there is no sudo here", "become root, then run it again")
     return ["sudo", f"--preserve-env={KEPT}"]
-
-
-def call(command: list[str]) -> None:
-    done = subprocess.run(command, check=False)
-    if done.returncode:
-        raise MailopsError(f"`{' '.join(command)}` ended with {done.returncode}", "its own words are above")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ Every step looks at what it claims; what is not so ends the demo with a line tha
 
 from __future__ import annotations
 
-import fcntl
 import imaplib
 import os
 import secrets
@@ -13,8 +12,7 @@ import shutil
 import smtplib
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from email.message import EmailMessage
 from pathlib import Path
 from typing import TypeVar
@@ -22,14 +20,13 @@ from typing import TypeVar
 from mailops import site as sites
 from mailops import site_file
 from mailops.errors import MailopsError
-from mailops.lab import demo, demo_packages, layout, replica
+from mailops.lab import demo, demo_packages, demo_remove, layout, replica
 from mailops.lab.demo_mail import Account, connects, parse
 from mailops.lab.demo_screen import Screen
 from mailops.site import Host, Site
 
 T = TypeVar("T")
 
-LAB = "demo"
 PORTS = (25, 465, 587, 993)
 STRANGER = "stranger@elsewhere.test"
 PATIENCE = 60  # seconds for a message to arrive; a second or two are usual
@@ -52,7 +49,7 @@ class Demo:
     def __init__(self, screen: Screen, release: int) -> None:
         self.screen = screen
         self.release = release
-        self.lab = layout.Lab(LAB)
+        self.lab = layout.Lab(demo.LAB)
         self.env = {name: value for name, value in os.environ.items() if name != "MAILOPS_SITE"}
 
     def perform(self) -> None:
@@ -66,13 +63,13 @@ class Demo:
         self.unlock()
         self.screen.heading(f"All of it was seen, in {time.monotonic() - began:.0f} s.")
         print("The machines stay on; to try next:\n")
-        print(NEXT.format(lab=LAB, site=self.lab.hosts_file, mail=self.mail.name))
+        print(NEXT.format(lab=demo.LAB, site=self.lab.hosts_file, mail=self.mail.name))
 
     # The steps
 
     def bare_machines(self) -> None:
         self.screen.heading("1  Bare machines: a mail server to be, another server, and the outside world")
-        self.set("MAILOPS_LAB", LAB)
+        self.set("MAILOPS_LAB", demo.LAB)
         if self.lab.folder.exists():
             self.screen.note("(the machines of an earlier demo go first)")
             self.fab("lab.down")
@@ -178,12 +175,12 @@ class Demo:
     def on(self, name: str, script: str, check: bool = True) -> str:
         """Run a shell script as root on a machine, and show it and what it says."""
         self.screen.command(script, f"{name}#")
-        done = replica.run(LAB, name, script, check=check)
+        done = replica.run(demo.LAB, name, script, check=check)
         self.screen.output(done.stdout + done.stderr)
         return done.stdout + done.stderr
 
     def quietly(self, name: str, script: str) -> str:
-        return replica.run(LAB, name, script, check=False).stdout
+        return replica.run(demo.LAB, name, script, check=False).stdout
 
     def ports(self, opened: bool) -> None:
         """Whether all of the mail ports answer, or none of them."""
@@ -199,7 +196,7 @@ class Demo:
     def account(self) -> Account:
         """The user's mailbox; the certificate is read from the machine's own disk."""
         password = (self.lab.secrets / f"mail_users.{self.user}.pw").read_text().strip()
-        certificate = replica.root_path(LAB, self.mail.name) / "etc/mailops/tls/fullchain.pem"
+        certificate = replica.root_path(demo.LAB, self.mail.name) / "etc/mailops/tls/fullchain.pem"
         return Account(str(self.mail.address), self.user, password, certificate)
 
     def arrives(self, subject: str) -> EmailMessage:
@@ -208,7 +205,7 @@ class Demo:
 
     def strangers_message(self, subject: str) -> EmailMessage | None:
         path = self.quietly("outside", f"grep -rlF 'Subject: {subject}' /home/stranger/Maildir/new | head -n 1").strip()
-        return parse((replica.root_path(LAB, "outside") / path.lstrip("/")).read_bytes()) if path else None
+        return parse((replica.root_path(demo.LAB, "outside") / path.lstrip("/")).read_bytes()) if path else None
 
     def headers(self, message: EmailMessage, *names: str) -> None:
         for name in names:
@@ -234,49 +231,14 @@ def token() -> str:
     return secrets.token_hex(3)
 
 
-@contextmanager
-def alone() -> Iterator[None]:
-    """Two demos at the same time would take each other's machines away."""
-    folder = layout.BASE / "locks"
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / "demo", "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise MailopsError("another demo is running on this computer", "wait until it ends") from None
-        yield
-
-
-def remove(everything: bool) -> None:
-    """The demo's machines, and all that the lab brought to this computer unless another lab needs it."""
-    print(f'removing the lab "{LAB}"', flush=True)
-    replica.down(LAB)
-    others = [lab.name for lab in layout.labs()]
-    if others and not everything:
-        print(f"{layout.BASE} stays: there are other labs in it ({', '.join(others)})")
-        print("`MAILOPS_LAB=NAME fab lab.down` removes one; `script/demo --remove --all` removes them all")
-        return
-    for name in others:
-        print(f'removing the lab "{name}"', flush=True)
-        replica.down(name)
-    kept = demo_packages.remove()
-    if kept:
-        print(f"kept, because other packages need them now: {', '.join(kept)}")
-    replica.purge()
-    print(f"removed {layout.BASE} and {layout.BRIDGE}")
-
-
 def main(argv: list[str]) -> int:
     options = demo.arguments().parse_args(argv)
     try:
-        with alone():
-            if options.remove:
-                remove(options.all)
-            else:
-                demo_packages.remember()
-                screen = Screen(options.record)
-                Demo(screen, options.debian).perform()
-                screen.save()
+        with demo_remove.alone():
+            demo_packages.remember()
+            screen = Screen(options.record)
+            Demo(screen, options.debian).perform()
+            screen.save()
     except (MailopsError, OSError, imaplib.IMAP4.error, smtplib.SMTPException) as error:
         print(f"demo: {error}", file=sys.stderr)
         return 1

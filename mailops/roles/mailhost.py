@@ -86,7 +86,8 @@ def _private_directories(site: Site) -> tuple[Directory, ...]:
         Directory(site.vault, 0o711),
         Directory(f"{site.vault}/mail", 0o700, "vmail", "vmail"),
         Directory(f"{site.vault}/db", 0o750, "root", "mailauth"),
-        Directory(f"{site.vault}/redis", 0o750, "redis", "redis"),
+        # What Redis makes here belongs to vmail (see mailops-vault.service) and, by the directory, to group redis.
+        Directory(f"{site.vault}/redis", 0o2770, "redis", "redis"),
         Directory(site.dkim_keyroot, 0o750, "root", "_rspamd"),
         Directory(site.sieve_root, 0o755, "vmail", "vmail"),
         Directory(f"{site.sieve_root}/before.d", 0o755, "vmail", "vmail"),

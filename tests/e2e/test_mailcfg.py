@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import imaplib
+import itertools
 import re
 import smtplib
 import subprocess
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import pytest
 
 from mailops.lab import replica
-from tests.e2e.house import House, token, unverified, until
+from tests.e2e.house import House, token, until, unverified
 from tests.e2e.terminal import typed
 from tests.e2e.watch import Watch
 
@@ -55,7 +57,10 @@ def by_a_task(house: House, *words: str, stdin: str = "") -> subprocess.Complete
     return house.fab(TASKS[name], *rest, check=False, stdin=stdin)
 
 
-@pytest.fixture(params=[on_the_machine, by_fab_mailcfg, by_a_task], ids=lambda door: door.__name__)
+DOORS = (on_the_machine, by_fab_mailcfg, by_a_task)
+
+
+@pytest.fixture(params=DOORS, ids=lambda door: door.__name__)
 def mailcfg(request: pytest.FixtureRequest, up: House) -> Run:
     """mailcfg through one of its doors; what it printed, and its exit code."""
     return lambda *words, stdin="": request.param(up, *words, stdin=stdin)
@@ -83,16 +88,20 @@ def ann(up: House) -> Iterator[Person]:
 
 def can_submit(house: House, user: str, password: str) -> bool:
     with house.submission() as client:
+        client.user, client.password = user, password  # type: ignore[attr-defined]
         try:
-            client.login(user, password)
+            client.auth("PLAIN", client.auth_plain)  # login() would try again by the next mechanism
         except smtplib.SMTPAuthenticationError:
             return False
     return True
 
 
 def can_log_in_anywhere(house: House, user: str, password: str) -> set[str]:
-    doors = {"imap": house.can_log_in(user, password), "submission": can_submit(house, user, password)}
-    return {door for door, is_open in doors.items() if is_open}
+    """The doors that open; both are tried at once, since Dovecot lets a wrong password wait for two seconds."""
+    with ThreadPoolExecutor() as pool:
+        imap = pool.submit(house.can_log_in, user, password)
+        submission = pool.submit(can_submit, house, user, password)
+    return {name for name, door in (("imap", imap), ("submission", submission)) if door.result()}
 
 
 def reply_to_rcpt(house: House, to: str) -> str:
@@ -165,7 +174,7 @@ def test_a_removed_user_is_unknown_and_the_mail_stays_in_the_vault(up: House, ma
     assert can_log_in_anywhere(up, ann.email, ann.password) == set()
     folder = f"/vault/mail/{ann.domain}/ann"
     assert folder in done.stdout
-    assert up.run("mail", f"grep -rl stranger@elsewhere.test {folder} | wc -l").strip() == "1"
+    assert up.run("mail", f"grep -rl stranger@elsewhere.test {folder}/Maildir/new {folder}/Maildir/cur")
 
 
 def test_mail_for_a_removed_domain_is_refused(up: House, mailcfg: Run, ann: Person) -> None:
@@ -290,12 +299,13 @@ def test_no_process_on_either_side_shows_a_password_that_was_asked_for(up: House
 # Locked
 
 
-def test_while_locked_mailcfg_says_so_and_makes_no_database(up: House, mailcfg: Run) -> None:
+def test_while_locked_mailcfg_says_so_and_makes_no_database(up: House) -> None:
+    commands = (["lsuser"], ["adddom", "locked.test"], ["passwd", "user1@example.test", "a-new-password"])
     up.fab("lock")
     try:
-        for words in (["lsuser"], ["adddom", "locked.test"], ["passwd", "user1@example.test", "a-new-password"]):
-            done = mailcfg(*words)
-            assert (done.returncode, done.stdout) == (5, ""), words
+        for door, words in itertools.product(DOORS, commands):
+            done = door(up, *words)
+            assert (done.returncode, done.stdout) == (5, ""), (door, words)
             assert "the vault, with the accounts, is locked" in done.stderr
             assert "fab unlock" in done.stderr
         assert up.run("mail", "ls -A /vault") == ""

@@ -1,0 +1,235 @@
+"""bootstrap, plan and push on machines that are set up already, that somebody has edited, or that a cut run left."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tomlkit
+
+from tests import wheel
+from tests.e2e.house import FAB, House, token, until
+
+Edit = Callable[[Any], None]
+MAIN_CF = "/etc/postfix/main.cf"
+DAEMONS = "postfix.service dovecot.service rspamd.service redis-server.service mailops-vault.service"
+
+
+@pytest.fixture
+def site(house: House, tmp_path: Path) -> Callable[[Edit], Path]:
+    """A copy of the house's site file with something changed in it."""
+
+    def make(edit: Edit) -> Path:
+        document = tomlkit.parse(house.hosts_toml.read_text())
+        edit(document)
+        path = tmp_path / "hosts.toml"
+        path.write_text(tomlkit.dumps(document))
+        return path
+
+    return make
+
+
+def snapshot(house: House, name: str) -> str:
+    """Every file that mailops could touch: content, owner, mode, times."""
+    roots = "/etc /usr/bin /usr/sbin /usr/lib/mailops /var/lib/mailops /var/lib/dpkg/status"
+    if name == "mail":
+        roots += " /vault/db /vault/dkim /vault/sieve"
+    return house.run(
+        name,
+        f"find {roots} -xdev -printf '%p %m %u %g %T@ %C@\\n' | grep -v '^/etc/aliases.db' | sort; "
+        f"find /etc /vault/db -xdev -type f -exec sha256sum {{}} + 2>/dev/null | sort",
+    )
+
+
+def lives(house: House, name: str, units: str) -> str:
+    """What changes when a daemon is started, restarted or reloaded."""
+    properties = "Id,InvocationID,ExecMainPID,ActiveEnterTimestampMonotonic,StateChangeTimestampMonotonic"
+    return house.run(name, f"systemctl show -p {properties} {units}; pgrep -x master; pgrep -x dovecot; true")
+
+
+def plan(house: House, *args: str, site: Path) -> dict[str, Any]:
+    done = house.fab(*args, "plan", "--json", site=site)
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+# What is as it should be
+
+
+def test_a_second_bootstrap_changes_nothing_and_no_daemon_notices(up: House) -> None:
+    before = snapshot(up, "mail"), lives(up, "mail", DAEMONS), lives(up, "web", "postfix.service")
+    cursor = up.run("mail", "journalctl --sync; journalctl -n 0 --show-cursor").partition("cursor: ")[2].strip()
+    done = up.fab("bootstrap")
+    assert re.findall(r"^(\w+)    nothing changed, ", done.stdout, re.MULTILINE) == ["mail", "backup", "web"]
+    assert len(done.stdout.splitlines()) == 3
+    results = up.fab_json("bootstrap")
+    assert {name: result["changes"] for name, result in results.items()} == {"mail": {}, "backup": {}, "web": {}}
+    assert (snapshot(up, "mail"), lives(up, "mail", DAEMONS), lives(up, "web", "postfix.service")) == before
+    log = up.run("mail", f"journalctl --sync; journalctl -o cat --after-cursor='{cursor}'")
+    assert not re.search(r"reload|refresh|restart|SIGHUP|Started|Stopp", log), log
+
+
+def test_json_is_all_that_stands_on_stdout(up: House) -> None:
+    for task in ("bootstrap", "plan", "status"):
+        done = up.fab("-H", "backup", task, "--json")
+        assert list(json.loads(done.stdout)) == ["backup"]
+
+
+# plan
+
+
+def test_plan_shows_what_would_change_and_touches_nothing(up: House, site: Callable[[Edit], Path]) -> None:
+    def edit(doc: Any) -> None:
+        doc["mail_aliases"].append({"src": "planned@example.test", "dst": "user1@example.test"})
+        doc["dkim_selector"], doc["dkim_selector_next"] = "202701", "202611"
+        doc["mail_domains"].append("planned.test")
+
+    copy = site(edit)
+    before = snapshot(up, "mail"), lives(up, "mail", DAEMONS)
+    found = plan(up, "-H", "mail", site=copy)["mail"]
+    assert "alias planned@example.test -> user1@example.test" in found["changes"]["accounts"]
+    assert "domain planned.test" in found["changes"]["accounts"]
+    assert any("planned.test" in line and "202701" in line for line in found["changes"]["dkim"])
+    (path,) = found["changes"]["files"]
+    assert "dkim_signing.conf" in path
+    lines = found["diffs"][path].splitlines()
+    assert any(line.startswith("-") and "202611" in line for line in lines)
+    assert any(line.startswith("+") and "202701" in line for line in lines)
+    assert found["changes"]["services"] == ["reload rspamd.service"]
+    said = up.fab("-H", "mail", "plan", site=copy).stdout
+    assert found["diffs"][path] in said
+    assert (snapshot(up, "mail"), lives(up, "mail", DAEMONS)) == before
+    assert plan(up, "-H", "mail", site=up.hosts_toml)["mail"]["changes"] == {}
+
+
+def test_plan_never_shows_a_password(up: House, site: Callable[[Edit], Path]) -> None:
+    new, old = token(), up.password("relay@example.test")
+
+    def edit(doc: Any) -> None:
+        next(user for user in doc["mail_users"] if user["email"] == "relay@example.test")["pw"] = {"env": "NEW_PW"}
+
+    copy = site(edit)
+    before = snapshot(up, "backup")
+    for args in (["plan"], ["plan", "--json"]):
+        done = up.fab("-H", "backup", *args, site=copy, env={"NEW_PW": new})
+        assert "/etc/postfix/sasl_passwd" in done.stdout
+        assert new not in done.stdout + done.stderr
+        assert old not in done.stdout + done.stderr
+    assert snapshot(up, "backup") == before
+
+
+# push
+
+
+def test_push_puts_an_edited_file_back_and_keeps_the_edit(up: House) -> None:
+    mark = f"# {token()}"
+    was = up.run("mail", f"sha256sum {MAIN_CF}; stat -c '%a %U %G' {MAIN_CF}")
+    up.run("mail", f"echo '{mark}' >> {MAIN_CF}; chmod 600 {MAIN_CF}")
+    done = up.fab("-H", "mail", "push")
+    assert f"● files        {MAIN_CF}" in done.stdout
+    assert f"{MAIN_CF} had been edited on this machine" in done.stdout
+    assert up.run("mail", f"sha256sum {MAIN_CF}; stat -c '%a %U %G' {MAIN_CF}") == was
+    kept = up.run("mail", f"grep -rlxF '{mark}' /var/lib/mailops/generations").split()
+    assert len(kept) == 1
+    folder = os.path.dirname(kept[0])
+    record = json.loads(up.run("mail", f"cat {folder}/record.json"))
+    assert record["files"] == {MAIN_CF: {"kept": os.path.basename(kept[0]), "mode": 0o600, "owner": [0, 0]}}
+    assert up.run("mail", f"stat -c %a {folder}").strip() == "700"
+    assert up.fab_json("-H", "mail", "push")["mail"]["changes"] == {}
+
+
+def test_push_puts_a_missing_file_back_and_its_daemon_notices(up: House) -> None:
+    before = lives(up, "backup", "postfix.service")
+    up.run("backup", "rm /etc/postfix/sasl_passwd")
+    changes = up.fab_json("-H", "backup", "push")["backup"]["changes"]
+    assert changes["files"] == ["/etc/postfix/sasl_passwd"]
+    assert changes["services"] == ["reload postfix.service"]
+    assert up.run("backup", "stat -c '%a %U' /etc/postfix/sasl_passwd").strip() == "600 root"
+    assert lives(up, "backup", "postfix.service") != before
+
+
+# Two at once
+
+
+def test_the_second_of_two_runs_gives_way_and_says_to_whom(
+    up: House, site: Callable[[Edit], Path], tmp_path: Path
+) -> None:
+    asked, gate = tmp_path / "asked", tmp_path / "gate"
+    wait = f"touch {asked}; while [ ! -e {gate} ]; do sleep 0.05; done; echo a-long-password"
+    copy = site(lambda doc: doc["mail_users"].append({"email": "late@example.test", "pw": {"command": wait}}))
+    first = subprocess.Popen([*FAB, "-H", "mail", "bootstrap"], env=up.env(copy), stdout=subprocess.PIPE, text=True)
+    try:
+        until(asked.exists, 30, "the first run to ask for the new user's password")
+        for task in ("bootstrap", "push", "unlock", "lock"):
+            done = up.fab("-H", "mail", task, check=False)
+            assert done.returncode == 5, task
+            assert re.search(r"mail: \S+@\S+ is running bootstrap on this machine since \d\d:\d\d:\d\d", done.stderr)
+        assert up.fab("-H", "mail", "status").returncode == 0  # who only looks need not wait
+    finally:
+        gate.touch()
+        out, _ = first.communicate(timeout=60)
+        up.run("mail", "mailcfg rmuser late@example.test")
+    assert first.returncode == 0
+    assert "user late@example.test" in out
+
+
+# Runs that were cut
+
+
+@pytest.mark.parametrize(
+    ("cut", "code", "words"),
+    [
+        ("pkill -9 -f '^python3 -IS -c'", 1, "the agent ended without a result"),
+        ("pkill -9 -f '^sshd(-session)?: ops'", 4, "the connection was lost"),
+    ],
+    ids=["agent killed", "connection cut"],
+)
+def test_a_bootstrap_cut_while_packages_install_is_finished_by_the_next(
+    up: House, cut: str, code: int, words: str
+) -> None:
+    up.run("web", "apt-get -yq purge postfix libsasl2-modules")
+    first = subprocess.Popen([*FAB, "-H", "web", "bootstrap"], env=up.env(), stderr=subprocess.PIPE, text=True)
+    up.run("web", f"timeout 60 sh -c 'until pgrep -x dpkg >/dev/null; do sleep 0.02; done' && {cut}")
+    _, err = first.communicate(timeout=90)
+    assert first.returncode == code
+    assert words in err
+    assert "Traceback" not in err
+    until(lambda: up.fab("-H", "web", "bootstrap", check=False).returncode == 0, 60, "the next bootstrap to finish")
+    assert up.run("web", "dpkg-query -Wf '${db:Status-Abbrev}' postfix libsasl2-modules").split() == ["ii", "ii"]
+    assert up.run("web", "dpkg --audit; ls /usr/sbin/policy-rc.d 2>&1; true").count("No such file") == 1
+    assert up.fab_json("-H", "web", "bootstrap")["web"]["changes"] == {}
+    subject = token()
+    up.run("web", "sendmail root", stdin=f"Subject: {subject}\n\nStill here.\n")
+    up.arrives("admin@example.test", subject)
+
+
+def test_a_machine_without_python_gets_it(up: House) -> None:
+    up.run("web", "apt-get -yq purge python3 python3-minimal")
+    assert "python3" not in up.run("web", "ls /usr/bin")  # the premise
+    done = up.fab("-H", "web", "status", check=False)
+    assert done.returncode == 1
+    assert done.stderr == "mailops: web: this machine has no python3 yet\n  fab -H web bootstrap installs it\n"
+    done = up.fab("-H", "web", "bootstrap")
+    assert "web    installing python3" in done.stdout
+    assert up.fab_json("-H", "web", "status")["web"]["state"] == "up"
+
+
+# The installed package
+
+
+def test_the_installed_command_plans_the_same_site(up: House, tmp_path: Path) -> None:
+    mailops = wheel.install(wheel.build(tmp_path), tmp_path / "venv")
+    folder = tmp_path / "site"
+    folder.mkdir()
+    (folder / "hosts.toml").write_text(up.hosts_toml.read_text())
+    env = {name: value for name, value in os.environ.items() if not name.startswith("MAILOPS_")}
+    done = subprocess.run([mailops, "plan", "--json"], cwd=folder, env=env, capture_output=True, text=True, check=True)
+    plans = json.loads(done.stdout)
+    assert list(plans) == ["mail", "backup", "web"]
+    assert [found["changes"] for found in plans.values()] == [{}] * 3  # the same templates, the same agent

@@ -82,10 +82,11 @@ if ! {HAVE_PYTHON}; then
     }}
 fi
 """
+# Only a bootstrap may install it; whoever merely looks is told what kind of machine this is (os-release(5)).
 NEED_PYTHON = f"""
 if ! {HAVE_PYTHON}; then
-    echo '{{"t":"error","message":"this machine has no python3 yet",' \\
-        '"hint":"fab -H NAME bootstrap installs it","code":1}}'; exit 1
+    . /etc/os-release
+    echo '{{"t":"bare","system":"'"$ID"'","release":"'"$VERSION_ID"'"}}'; exit 1
 fi
 """
 

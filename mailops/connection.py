@@ -181,6 +181,8 @@ class Machine:
                         event["hint"].replace("NAME", self.host.name),
                         event["code"],
                     )
+                case "bare":
+                    raise BareMachine(self.host.name, event["system"], event["release"])
                 case "agent":
                     channel.sendall(_frame(agent.archive()))
                 case "ask":
@@ -208,6 +210,8 @@ class Machine:
         """The agent is gone and left no result: its stderr says why."""
         words = channel.makefile_stderr("rb").read().decode(errors="replace").strip()
         name = self.host.name
+        if not words and _is_down(channel.get_transport()):
+            return self._lost(ConnectionError("the other side has closed it"))
         if "password is required" in words:
             hint = f'add sudo_pw = {{ prompt = "sudo password on {name}" }} under [hosts.{name}]'
             return MailopsError(f"{name}: sudo wants a password for {self.connection.user}", hint, UNREACHABLE)
@@ -220,6 +224,14 @@ class Machine:
     def _lost(self, error: Exception) -> MailopsError:
         hint = "what was under way there ends by itself; run this again and it is picked up"
         return MailopsError(f"{self.host.name}: the connection was lost: {_reason(error)}", hint, UNREACHABLE)
+
+
+class BareMachine(MailopsError):
+    """A machine without python3, so that no agent runs there yet. `release` is its Debian's number, 0 if none."""
+
+    def __init__(self, name: str, system: str, release: str) -> None:
+        super().__init__(f"{name}: this machine has no python3 yet", f"fab -H {name} bootstrap installs it")
+        self.release = int(release) if system == "debian" and release.isdigit() else 0
 
 
 class _Refuse(paramiko.MissingHostKeyPolicy):
@@ -310,6 +322,12 @@ def _answer_sudo(channel: paramiko.Channel, password: str, name: str) -> None:
             said = words.decode(errors="replace").strip()
             raise MailopsError(f"{name}: sudo does not let us in: {said}", code=UNREACHABLE)
         time.sleep(0.02)
+
+
+def _is_down(transport: paramiko.Transport) -> bool:
+    """Whether the whole connection has ended, or the channel alone: its thread, if it is to end, ends now."""
+    transport.join(1.0)
+    return not transport.is_active()
 
 
 def _event(line: bytes) -> dict[str, Any]:

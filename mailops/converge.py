@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import Any
 
 from mailops import accounts, fleet, roles, secrets
-from mailops.connection import Answers, Machine
+from mailops.connection import Answers, BareMachine, Machine
 from mailops.errors import BAD_INPUT, MailopsError
 from mailops.manifest import File, Manifest
 from mailops.site import Host, Site
@@ -141,12 +141,30 @@ def _summary(result: dict[str, Any]) -> str:
 
 def _plan(c: Any, machine: Machine) -> dict[str, Any]:
     rendering = Rendering(machine.site, machine.host, machine.listener, c.config)
-    result = machine.call("converge", {"task": "plan", "who": fleet.who()}, rendering.answers())
+    try:
+        result = machine.call("converge", {"task": "plan", "who": fleet.who()}, rendering.answers())
+    except BareMachine as bare:
+        return _plan_of_bare(rendering, bare)
     current = result.pop("current")
     result["diffs"] = {
         path: _diff(rendering.files.get(path), path, old) for path, old in current.items() if old is not None
     }
     return result
+
+
+def _plan_of_bare(rendering: Rendering, bare: BareMachine) -> dict[str, Any]:
+    """Where no agent can look, everything would be new."""
+    if not bare.release:
+        raise bare
+    wanted = rendering.render({"release": bare.release, "mailhost_certificate": ""})
+    changes = {
+        "packages": [f"install {name}" for name in wanted["packages"]],
+        "users": [f"user {user['name']}" for user in wanted["users"]],
+        "vault": [f"make the vault {wanted['vault']['mountpoint']}"] if wanted["vault"] else [],
+        "files": [file["path"] for file in wanted["files"]],
+    }
+    found = {room: lines for room, lines in changes.items() if lines}
+    return {"changes": found, "diffs": {}, "removed": [], "locked": False, "new_vault": bool(wanted["vault"])}
 
 
 def _diff(file: File | None, path: str, old: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from mailops import converge, fleet
+from mailops.connection import BareMachine, Machine
 
 STATES = {"up": "✓ up", "degraded": "✗ degraded", "locked": "● locked", "bare": "● not set up"}
 GIB = 1 << 30
@@ -12,12 +13,19 @@ GIB = 1 << 30
 
 def show(c: Any, as_json: bool = False) -> None:
     """Ask each machine; a machine that cannot be asked is told of in its line."""
-    fleet.each(c, converge.ROLES, lambda machine: machine.call("status", {}), as_json, _print)
+    fleet.each(c, converge.ROLES, _ask, as_json, _print)
 
 
 def _print(name: str, result: dict[str, Any]) -> None:
     for line in _lines(name, result):
         print(line, flush=True)
+
+
+def _ask(machine: Machine) -> dict[str, Any]:
+    try:
+        return machine.call("status", {})
+    except BareMachine as bare:
+        return {"state": "bare", "release": bare.release}
 
 
 def _lines(name: str, result: dict[str, Any]) -> list[str]:

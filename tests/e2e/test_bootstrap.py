@@ -149,7 +149,7 @@ def test_push_puts_a_missing_file_back_and_its_daemon_notices(up: House) -> None
     up.run("backup", "rm /etc/postfix/sasl_passwd")
     changes = up.fab_json("-H", "backup", "push")["backup"]["changes"]
     assert changes["files"] == ["/etc/postfix/sasl_passwd"]
-    assert changes["services"] == ["reload postfix.service"]
+    assert changes["services"][0].endswith(" postfix.service")
     assert up.run("backup", "stat -c '%a %U' /etc/postfix/sasl_passwd").strip() == "600 root"
     assert lives(up, "backup", "postfix.service") != before
 
@@ -193,7 +193,7 @@ def test_the_second_of_two_runs_gives_way_and_says_to_whom(
 def test_a_bootstrap_cut_while_packages_install_is_finished_by_the_next(
     up: House, cut: str, code: int, words: str
 ) -> None:
-    up.run("web", "apt-get -yq purge postfix libsasl2-modules")
+    up.run("web", "apt-get -yq -o DPkg::Lock::Timeout=60 purge postfix libsasl2-modules")
     first = subprocess.Popen([*FAB, "-H", "web", "bootstrap"], env=up.env(), stderr=subprocess.PIPE, text=True)
     up.run("web", f"timeout 60 sh -c 'until pgrep -x dpkg >/dev/null; do sleep 0.02; done' && {cut}")
     _, err = first.communicate(timeout=90)
@@ -210,11 +210,10 @@ def test_a_bootstrap_cut_while_packages_install_is_finished_by_the_next(
 
 
 def test_a_machine_without_python_gets_it(up: House) -> None:
-    up.run("web", "apt-get -yq purge python3 python3-minimal")
-    assert "python3" not in up.run("web", "ls /usr/bin")  # the premise
-    done = up.fab("-H", "web", "status", check=False)
-    assert done.returncode == 1
-    assert done.stderr == "mailops: web: this machine has no python3 yet\n  fab -H web bootstrap installs it\n"
+    up.run("web", "apt-get -yq -o DPkg::Lock::Timeout=60 purge python3 python3-minimal")
+    up.run("web", "! command -v python3")  # the premise
+    assert up.fab_json("-H", "web", "status")["web"] == {"state": "bare", "release": 25 - up.release}
+    assert "install postfix" in up.fab("-H", "web", "plan").stdout
     done = up.fab("-H", "web", "bootstrap")
     assert "web    installing python3" in done.stdout
     assert up.fab_json("-H", "web", "status")["web"]["state"] == "up"

@@ -75,13 +75,14 @@ def record(house: House, domain: str, selector: str) -> tuple[str, str, str]:
     return entry.name.to_text(omit_final_dot=True), "TXT", b"".join(entry[0].strings).decode()
 
 
+def public_half(private: bytes) -> str:
+    command = ["openssl", "pkey", "-pubout", "-outform", "DER"]
+    return base64.b64encode(subprocess.run(command, input=private, capture_output=True, check=True).stdout).decode()
+
+
 def public_key(house: House, domain: str, selector: str) -> str:
     """What belongs to the private key in the vault, as openssl on this computer sees it."""
-    private = house.run("mail", f"cat /vault/dkim/{domain}.{selector}.key")
-    command = ["openssl", "pkey", "-pubout", "-outform", "DER"]
-    return base64.b64encode(
-        subprocess.run(command, input=private.encode(), capture_output=True, check=True).stdout
-    ).decode()
+    return public_half(house.run("mail", f"cat /vault/dkim/{domain}.{selector}.key").encode())
 
 
 def dig(house: House, name: str) -> str:
@@ -194,10 +195,23 @@ def test_nobody_gets_the_signature_of_somebody_elses_domain(published: House) ->
     assert b"d=example.test" not in published.stranger_reads(f"forged-{subject}")
 
 
-def test_a_strangers_signature_is_judged(published: House) -> None:
-    """Inbound mail is verified with the same DNS: a message between our domains, sent from outside, fails DMARC."""
-    subject = published.submit(USER1, USER2)
-    assert published.arrives(USER2, subject)["DKIM-Signature"] is not None
+def test_a_strangers_signature_is_judged(up: House) -> None:
+    """What dkimpy signs for elsewhere.test passes; with another word in it, it fails."""
+    generate = ["openssl", "genpkey", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048"]
+    private = subprocess.run(generate, capture_output=True, check=True).stdout
+    replica.publish(up.lab, [("theirs._domainkey.elsewhere.test", "TXT", f"v=DKIM1; k=rsa; p={public_half(private)}")])
+    try:
+        for word, verdict in (("Hello.", "dkim=pass"), ("Hallo.", "dkim=fail")):
+            subject = token()
+            text = f"From: {STRANGER}\r\nTo: {USER1}\r\nSubject: {subject}\r\n\r\nHello.\r\n".encode()
+            signed = dkim.sign(
+                text, b"theirs", b"elsewhere.test", private, include_headers=[b"from", b"to", b"subject"]
+            )
+            message = (signed + text).decode().replace("\r\n", "\n").replace("Hello.", word)
+            up.run("outside", f"sendmail -f {STRANGER} {USER1}", stdin=message)
+            assert verdict in up.arrives(USER1, subject)["Authentication-Results"]
+    finally:
+        replica.unpublish(up.lab, [("theirs._domainkey.elsewhere.test", "TXT")])
 
 
 # The keys and their records

@@ -57,7 +57,7 @@ def test_another_port_is_picked_when_the_usual_one_is_taken(up: House) -> None:
 def test_a_dropped_connection_is_opened_again_for_the_next_request(up: House) -> None:
     with tunnel(up, "--port", "0") as (address, process):
         assert get(f"{address}ping").strip() == "pong"
-        up.run("mail", "pkill -9 -f '^sshd(-session)?: root@notty'")
+        up.run("mail", "pkill -9 -f '^sshd(-session)?: root'")
         assert get(f"{address}ping").strip() == "pong"
         assert process.poll() is None
 

@@ -1,4 +1,5 @@
-"""The Debian packages that the demo brings to this computer, written down so that it can take them away.
+"""The Debian packages that the demo and the tests bring to this computer, written down so that `--remove` can take
+them away.
 
 Runs as root with the system's own python3: standard library only.
 """
@@ -94,6 +95,7 @@ def _run(*command: str) -> str:
 
 if __name__ == "__main__":
     try:
-        install()
+        if missing():
+            install()
     except MailopsError as problem:
-        sys.exit(f"demo: {problem}")
+        sys.exit(f"lab: {problem}")

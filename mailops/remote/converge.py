@@ -27,6 +27,8 @@ from .errors import AgentError
 from .shell import run as run_program
 
 UNITS = services.UNIT_FILES + "/"
+# Written before everything else: the units' ties to the vault, and what opens it.
+FIRST = (UNITS, "/usr/lib/mailops/")
 
 
 def call(args: dict[str, Any], link: Any) -> dict[str, Any]:
@@ -90,7 +92,7 @@ class Run:
 
     def bootstrap(self) -> None:
         wanted, link = self.wanted, self.link
-        self.room("units", lambda: self.write([f for f in wanted["files"] if f["path"].startswith(UNITS)]))
+        self.room("units", lambda: self.write([f for f in wanted["files"] if f["path"].startswith(FIRST)]))
         self.room("packages", lambda: packages.converge(wanted["packages"], link))
         self.room("boot", lambda: services.at_boot(wanted["services"]))
         self.room("users", lambda: users.converge(wanted["users"]))

@@ -310,6 +310,19 @@ def test_an_unlock_killed_while_it_mounts_is_no_obstacle_to_the_next(locked: Hou
     assert locked.run("mail", "ls /run/mailops") == "lock\n"
 
 
+def test_a_vault_that_waits_for_its_passphrase_keeps_nobody_else_waiting(locked: House) -> None:
+    """What an unlock leaves that is killed in its first instant."""
+    locked.run("mail", "mkfifo -m 600 /run/mailops/passphrase; systemctl start --no-block mailops-vault")
+    until(
+        lambda: "activating" in locked.run("mail", "systemctl is-active mailops-vault || true"), 10, "the vault's unit"
+    )
+    began = time.monotonic()
+    assert locked.state() == "locked"
+    locked.fab("unlock")
+    assert time.monotonic() - began < 30
+    assert_up(locked)
+
+
 def test_an_unlock_whose_laptop_went_away_is_taken_up_by_the_next(locked: House) -> None:
     with (
         drop_in(locked, "dovecot.service", "[Service]\nExecStartPre=/bin/sleep 3\n"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from typing import Any
 
 import fabric
@@ -12,6 +14,7 @@ from mailops import secrets
 from mailops.errors import BAD_INPUT, MailopsError
 
 INTERRUPTED = 130  # as a shell has it for SIGINT
+PIPE_CLOSED = 141  # and for SIGPIPE
 
 
 class Executor(fabric.Executor):  # type: ignore[misc]
@@ -31,5 +34,8 @@ class Executor(fabric.Executor):  # type: ignore[misc]
             return super().execute(*tasks)
         except MailopsError as error:
             raise Exit(f"mailops: {secrets.mask(str(error))}", error.code) from None
+        except BrokenPipeError:  # `fab … | head`: nobody reads on, which is no mistake
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise Exit(code=PIPE_CLOSED) from None
         except KeyboardInterrupt:
             raise Exit("interrupted; run it again and it is picked up where it was", INTERRUPTED) from None

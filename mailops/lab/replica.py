@@ -20,6 +20,7 @@ from mailops.lab.zones import STRANGER_MX
 from mailops.site import load
 
 DEFAULT_NAME = "lab"
+SUITES = {"bookworm": "12", "trixie": "13"}
 OUTSIDE_PLAN = Plan(OUTSIDE, "outside", "world", "root", STRANGER_MX)
 
 
@@ -177,7 +178,7 @@ def status(lab_name: str) -> list[dict[str, str]]:
         {
             "name": there.name,
             "role": there.role,
-            "debian": there.image.removeprefix("debian"),
+            "debian": SUITES[RECIPES[there.image].suite],
             "address": there.address,
             "state": _state(there),
         }

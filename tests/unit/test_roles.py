@@ -163,6 +163,18 @@ def test_every_mail_unit_is_bound_to_the_vault(release: int) -> None:
 
 
 @pytest.mark.parametrize("release", RELEASES)
+def test_the_vault_is_not_served_by_root(release: int) -> None:
+    """As root, Debian's gocryptfs mixes up the owners of files made at the same time (its issue 893)."""
+    made = manifest(release=release)
+    unit = text(made, "/etc/systemd/system/mailops-vault.service").splitlines()
+    assert "User=vmail" in unit
+    start = next(line for line in unit if line.startswith("ExecStart="))
+    script = "/usr/lib/mailops/open-vault"
+    assert script in start
+    compile(files(made)[script].content, script, "exec")
+
+
+@pytest.mark.parametrize("release", RELEASES)
 def test_each_release_gets_its_own_dovecot_language(release: int) -> None:
     made = manifest(release=release)
     assert ("dovecot_config_version" in text(made, "/etc/dovecot/dovecot.conf")) == (release == 13)

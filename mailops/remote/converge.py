@@ -39,6 +39,8 @@ def call(args: dict[str, Any], link: Any) -> dict[str, Any]:
     """
     if args["task"] == "plan":
         return plan(link.ask("manifest", machine.facts()), link)
+    if args["task"] == "push":
+        machine.manifest()  # refuses a machine that was never set up: there is nothing yet to configure
     with lock.held(args["who"], args["task"]):
         run = Run(link.ask("manifest", machine.facts()), link, args["who"])
         run.bootstrap() if args["task"] == "bootstrap" else run.push()

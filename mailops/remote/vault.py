@@ -42,13 +42,12 @@ def converge(vault: dict[str, Any], link: Any, dry_run: bool = False) -> list[st
     if machine.is_mounted(vault["mountpoint"]):
         return []
     new = not exists(vault)
-    if dry_run:
-        return [f"make the vault {vault['mountpoint']}"] if new else []
-    passphrase = str(link.ask("passphrase", {"new": new}))
-    if new:
-        make(vault, passphrase, link)
-    unlock(vault, passphrase)
-    return [f"make the vault {vault['mountpoint']}"] if new else [f"open the vault {vault['mountpoint']}"]
+    if not dry_run:
+        passphrase = str(link.ask("passphrase", {"new": new}))
+        if new:
+            make(vault, passphrase, link)
+        unlock(vault, passphrase)
+    return [f"{'make' if new else 'open'} the vault {vault['mountpoint']}"]
 
 
 def make(vault: dict[str, Any], passphrase: str, link: Any) -> None:

@@ -8,9 +8,12 @@ MAILOPS_TEST_LAB gives them another name than "test".
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
+import tomlkit
 
 from tests.e2e.house import House
 from tests.e2e.watch import Watch
@@ -43,3 +46,17 @@ def up(house: House) -> House:
     """The house with its vault open and every daemon running, whatever the test before did to it."""
     house.fab("unlock")
     return house
+
+
+@pytest.fixture
+def site(house: House, tmp_path: Path) -> Callable[[Callable[[Any], None]], Path]:
+    """Makes a copy of the house's site file with something changed in it; comments stay."""
+
+    def make(edit: Callable[[Any], None]) -> Path:
+        document = tomlkit.parse(house.hosts_toml.read_text())
+        edit(document)
+        path = tmp_path / "hosts.toml"
+        path.write_text(tomlkit.dumps(document))
+        return path
+
+    return make

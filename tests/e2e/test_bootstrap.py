@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tomlkit
 
 from tests import wheel
 from tests.e2e.house import FAB, House, token, until
@@ -19,20 +18,6 @@ from tests.e2e.house import FAB, House, token, until
 Edit = Callable[[Any], None]
 MAIN_CF = "/etc/postfix/main.cf"
 DAEMONS = "postfix.service dovecot.service rspamd.service redis-server.service mailops-vault.service"
-
-
-@pytest.fixture
-def site(house: House, tmp_path: Path) -> Callable[[Edit], Path]:
-    """A copy of the house's site file with something changed in it."""
-
-    def make(edit: Edit) -> Path:
-        document = tomlkit.parse(house.hosts_toml.read_text())
-        edit(document)
-        path = tmp_path / "hosts.toml"
-        path.write_text(tomlkit.dumps(document))
-        return path
-
-    return make
 
 
 def snapshot(house: House, name: str) -> str:
@@ -177,6 +162,28 @@ def test_the_second_of_two_runs_gives_way_and_says_to_whom(
         up.run("mail", "mailcfg rmuser late@example.test")
     assert first.returncode == 0
     assert "user late@example.test" in out
+
+
+def test_a_plan_for_a_locked_machine_says_that_the_vault_would_be_opened(up: House) -> None:
+    up.fab("lock")
+    found = up.fab_json("-H", "mail", "plan")["mail"]
+    assert found["changes"]["vault"] == ["open the vault /vault"]
+    assert up.run("mail", "find /vault -mindepth 1") == ""
+    up.fab("unlock")
+
+
+def test_a_machine_that_was_never_set_up_gets_no_configuration(up: House) -> None:
+    up.run("web", "mv /var/lib/mailops/manifest.json /root/ && echo '# odd' >> /etc/postfix/main.cf")
+    try:
+        done = up.fab("-H", "web", "push", check=False)
+        assert (done.returncode, done.stderr) == (
+            1,
+            "mailops: web: this machine is not set up yet\n  fab -H web bootstrap\n",
+        )
+        assert up.run("web", "tail -n 1 /etc/postfix/main.cf") == "# odd\n"
+    finally:
+        up.run("web", "mv /root/manifest.json /var/lib/mailops/ && sed -i '$d' /etc/postfix/main.cf")
+    assert up.fab_json("-H", "web", "plan")["web"]["changes"] == {}
 
 
 # Runs that were cut

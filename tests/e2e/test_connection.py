@@ -32,20 +32,6 @@ TASKS = [
 
 
 @pytest.fixture
-def site(house: House, tmp_path: Path) -> Callable[[Edit], Path]:
-    """A copy of the house's site file with something changed in it; comments stay."""
-
-    def make(edit: Edit) -> Path:
-        document = tomlkit.parse(house.hosts_toml.read_text())
-        edit(document)
-        path = tmp_path / "hosts.toml"
-        path.write_text(tomlkit.dumps(document))
-        return path
-
-    return make
-
-
-@pytest.fixture
 def home(tmp_path: Path) -> dict[str, str]:
     """A person with an empty home: no ssh_config, no keys, no agent."""
     (tmp_path / "home" / ".ssh").mkdir(mode=0o700, parents=True)

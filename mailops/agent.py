@@ -19,8 +19,9 @@ ENTRY = "import sys\nfrom remote.__main__ import command\nsys.exit(command(sys.a
 
 # Skips what is not a frame (the line that answered sudo's question when sudo did not ask it), takes the
 # archive from the cache or from the laptop, and runs the call. `/run` serves where /var is full or read-only.
+# Another laptop's archive goes when it is a day old: younger, a call may be running from it.
 LOADER = """
-import hashlib, json, os, sys
+import hashlib, json, os, sys, time
 def frame():
     line = sys.stdin.buffer.readline()
     while line and not line.startswith(b"MAILOPS "):
@@ -41,16 +42,20 @@ if not path:
     for place in places:
         try:
             os.makedirs(place, mode=0o755, exist_ok=True)
-            with open(place + name + ".new", "wb") as file:
+            new = "%s%s.%d" % (place, name, os.getpid())
+            with open(new, "wb") as file:
                 file.write(archive)
-            os.rename(place + name + ".new", place + name)
+            os.rename(new, place + name)
             path = place + name
             break
         except OSError:
             pass
-    for old in os.listdir(os.path.dirname(path)):
-        if old != name:
-            os.unlink(os.path.join(os.path.dirname(path), old))
+    for old in os.scandir(os.path.dirname(path)):
+        try:
+            if old.name != name and time.time() - old.stat().st_mtime > 86400:
+                os.unlink(old.path)
+        except OSError:
+            pass
 sys.path.insert(0, path)
 from remote.__main__ import serve
 serve(header)

@@ -39,8 +39,6 @@ class File:
     owner: str = "root"
     group: str = "root"
     secret: bool = False
-    # What the file runs in place of: "once" files are left alone when they exist.
-    once: bool = False
 
     @property
     def digest(self) -> str:

@@ -157,20 +157,6 @@ def _whatever(lab: Lab, name: str) -> Machine:
         return Machine(lab, name, "", "", "", 0)
 
 
-def purge() -> None:
-    """Remove every lab, the images and the packages: no trace of the lab stays on this computer."""
-    host.require_root()
-    for lab in layout.labs():
-        down(lab.name)
-    with locked("computer"):
-        cache.stop()
-        host.bridge_down()
-    for part in layout.BASE.iterdir():
-        host.delete(part)
-    if not layout.BASE.is_mount():
-        layout.BASE.rmdir()
-
-
 def status(lab_name: str) -> list[dict[str, str]]:
     """A line for each machine: name, role, debian, address, state ("on", "off" or "booting")."""
     host.require_root()

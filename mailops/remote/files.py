@@ -33,12 +33,12 @@ def different(wanted: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def stale(before: list[dict[str, Any]], wanted: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Files an earlier manifest put here that the new one does not have, still as mailops wrote them."""
     paths = {file["path"] for file in wanted}
-    return [file for file in before if file["path"] not in paths and not file["once"] and _same(file)]
+    return [file for file in before if file["path"] not in paths and _same(file)]
 
 
 def edited(before: list[dict[str, Any]], files: list[dict[str, Any]]) -> list[str]:
     """The paths among `files` where somebody else has changed what mailops had written before."""
-    written = {file["path"]: file["sha256"] for file in before if not file["once"]}
+    written = {file["path"]: file["sha256"] for file in before}
     found = {file["path"]: _content(file["path"]) for file in files if file["path"] in written}
     return [path for path, old in found.items() if old is not None and _digest(old) != written[path]]
 
@@ -98,8 +98,6 @@ def _same(file: dict[str, Any]) -> bool:
         state = os.lstat(file["path"])
     except OSError:
         return False
-    if file["once"]:
-        return True
     if not stat.S_ISREG(state.st_mode) or stat.S_IMODE(state.st_mode) != file["mode"]:
         return False
     content = _content(file["path"])

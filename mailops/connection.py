@@ -155,7 +155,8 @@ class Machine:
                 if password:
                     _answer_sudo(channel, password, self.host.name)
                 header = {"agent": agent.digest(), "call": name, "args": args}
-                channel.sendall(_frame(json.dumps(header).encode()))
+                with contextlib.suppress(OSError):  # a machine without python3 has had its say by now, and gone
+                    channel.sendall(_frame(json.dumps(header).encode()))
                 return self._converse(channel, answers or {})
         except (OSError, paramiko.SSHException) as error:
             raise self._lost(error) from None

@@ -27,6 +27,8 @@ MODULES = ("bridge", "veth", "overlay", "fuse", "nf_tables")
 INOTIFY = Path("/proc/sys/fs/inotify/max_user_instances")
 INOTIFY_ENOUGH = 4096
 
+BRIDGE_MAC = "02:6d:6f:00:00:01"  # locally administered
+
 # The shell of a user who is not root may not have the sbin directories.
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -102,6 +104,9 @@ def prepare() -> None:
         INOTIFY.write_text(str(INOTIFY_ENOUGH))
     if not Path("/sys/class/net", BRIDGE).exists():
         sh(["ip", "link", "add", BRIDGE, "type", "bridge"])
+    # A bridge without an address of its own takes that of one of its ports, and another one when that port leaves:
+    # then the other labs' machines go on talking to an address that is gone, for a minute.
+    sh(["ip", "link", "set", BRIDGE, "address", BRIDGE_MAC])
     sh(["ip", "address", "replace", f"{THIS_COMPUTER}/16", "dev", BRIDGE])
     sh(["ip", "link", "set", BRIDGE, "up"])
 

@@ -9,21 +9,25 @@ from typing import Any
 
 from invoke import Collection, task
 
+from mailops.words import WordTask
+
 JSON = {"json": "print JSON on stdout, progress on stderr"}
+OVERWRITE = {"overwrite": "replace files that were edited on the machine, too"}
 
 
-@task(help=JSON)
-def bootstrap(c: Any, json: bool = False) -> None:
+@task(help={**OVERWRITE, **JSON})
+def bootstrap(c: Any, overwrite: bool = False, json: bool = False) -> None:
     """Make the machines what hosts.toml says.
 
     Packages, vault, accounts, keys, configuration, daemons: without -H of all machines of the site, the
-    mailhost first. Run it again at any time: what is as it should be is left alone.
+    mailhost first. Run it again at any time: what is as it should be is left alone. It stops, with a diff,
+    where somebody has edited a file on the machine.
 
     Example: fab -H mail bootstrap
     """
     from mailops import converge
 
-    converge.bootstrap(c, json)
+    converge.bootstrap(c, overwrite, json)
 
 
 @task(help=JSON)
@@ -39,15 +43,89 @@ def plan(c: Any, json: bool = False) -> None:
     converge.plan(c, json)
 
 
-@task(help=JSON)
-def push(c: Any, json: bool = False) -> None:
+@task(help={**OVERWRITE, **JSON})
+def push(c: Any, overwrite: bool = False, json: bool = False) -> None:
     """Push the configuration alone, no packages.
+
+    It is checked before a daemon sees it, and taken back if the daemons then do not answer as they should.
 
     Example: fab -H mail push
     """
     from mailops import converge
 
-    converge.push(c, json)
+    converge.push(c, overwrite, json)
+
+
+@task(help=JSON)
+def generations(c: Any, json: bool = False) -> None:
+    """List the earlier states that a machine's files had.
+
+    Each push or bootstrap that changes a file makes a new one.
+
+    Example: fab -H mail generations
+    """
+    from mailops import generations
+
+    generations.show(c, json)
+
+
+@task(
+    klass=WordTask,
+    positional=["to"],
+    help={"to": "the number of a generation; the one before the active if left out", **OVERWRITE, **JSON},
+)
+def rollback(c: Any, to: str | None = None, overwrite: bool = False, json: bool = False) -> None:
+    """Bring a machine's files back to an earlier state.
+
+    With contents, owners and modes; the daemons are told, and asked whether they work. Packages, system
+    users, accounts and keys stay as they are.
+
+    Example: fab -H mail rollback 41
+    """
+    from mailops import generations
+
+    generations.rollback(c, to, overwrite, json)
+
+
+@task(
+    klass=WordTask,
+    positional=["since"],
+    help={"since": "the number of a generation; the one before the active if left out", **JSON},
+)
+def diff(c: Any, since: str | None = None, json: bool = False) -> None:
+    """Show what changed in a machine's files, and since when.
+
+    Unified diffs from an earlier generation to the active one, secrets masked.
+
+    Example: fab -H mail diff 41
+    """
+    from mailops import generations
+
+    generations.diff(c, since, json)
+
+
+@task(help=JSON)
+def drift(c: Any, json: bool = False) -> None:
+    """List files that were edited by hand on the machines.
+
+    With diffs; the exit code is 3 when there are any.
+
+    Example: fab drift
+    """
+    from mailops import drift
+
+    drift.show(c, json)
+
+
+@task(help={"count": "how many runs, of each machine", **JSON})
+def history(c: Any, count: str = "20", json: bool = False) -> None:
+    """Show who changed what on the machines, from where.
+
+    Example: fab -H mail history --count 5
+    """
+    from mailops import history
+
+    history.show(c, count, json)
 
 
 @task
@@ -86,14 +164,14 @@ def status(c: Any, json: bool = False) -> None:
 
 
 @task(help={"port": "the local port to try first", "browser": "open the address in a browser"})
-def tunnel(c: Any, port: int = 11334, browser: bool = True) -> None:
+def tunnel(c: Any, port: str = "11334", browser: bool = True) -> None:
     """Open the rspamd console at a local port, until Ctrl-C.
 
     Example: fab tunnel --port 8080 --no-browser
     """
-    from mailops import tunnel
+    from mailops import tunnel, words
 
-    tunnel.tunnel(c, port, browser)
+    tunnel.tunnel(c, words.number(port, "a port"), browser)
 
 
 @task(help={"name": "a host of hosts.toml", "fingerprint": "pin without asking when this is what it shows: SHA256:…"})
@@ -370,6 +448,11 @@ namespace = Collection(
     bootstrap,
     plan,
     push,
+    generations,
+    rollback,
+    diff,
+    drift,
+    history,
     unlock,
     lock,
     status,

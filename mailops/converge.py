@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import difflib
 import getpass
 import sys
 import time
@@ -11,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from mailops import accounts, fleet, roles, secrets
+from mailops import accounts, diffs, fleet, revision, roles, secrets
 from mailops.connection import Answers, BareMachine, Machine
 from mailops.errors import BAD_INPUT, MailopsError
 from mailops.manifest import File, Manifest
@@ -37,6 +36,8 @@ class Rendering:
             "hashes": lambda emails: accounts.hashes(self.site, emails),
             "passphrase": lambda data: passphrase(self.site, new=data["new"]),
             "recovery": lambda key: show_recovery_key(self.host.name, key),
+            "revision": lambda _: revision.of(self.site.path),
+            "edited": lambda entries: diffs.show_edits(self.host.name, self.listener, entries),
         }
 
     def render(self, facts: dict[str, Any]) -> dict[str, Any]:
@@ -66,14 +67,17 @@ class Rendering:
             return ""
 
 
-def bootstrap(c: Any, as_json: bool = False) -> None:
-    """Packages, vault, accounts, keys, configuration, daemons: everything that hosts.toml says."""
-    fleet.each(c, ROLES, lambda machine: _apply(c, machine, "bootstrap"), as_json)
+def bootstrap(c: Any, overwrite: bool = False, as_json: bool = False) -> None:
+    """Packages, vault, accounts, keys, configuration, daemons: everything that hosts.toml says.
+
+    MailopsError (3) where files were edited by hand on the machine, unless `overwrite` is set.
+    """
+    fleet.each(c, ROLES, lambda machine: _apply(c, machine, "bootstrap", overwrite), as_json)
 
 
-def push(c: Any, as_json: bool = False) -> None:
-    """The configuration alone, no packages."""
-    fleet.each(c, ROLES, lambda machine: _apply(c, machine, "push"), as_json)
+def push(c: Any, overwrite: bool = False, as_json: bool = False) -> None:
+    """The configuration alone, no packages; hand edits as with `bootstrap`."""
+    fleet.each(c, ROLES, lambda machine: _apply(c, machine, "push", overwrite), as_json)
 
 
 def push_site(c: Any, site: Site) -> None:
@@ -122,19 +126,24 @@ def show_recovery_key(name: str, key: str) -> bool:
     return True
 
 
-def _apply(c: Any, machine: Machine, task: str) -> dict[str, Any]:
+def _apply(c: Any, machine: Machine, task: str, overwrite: bool = False) -> dict[str, Any]:
     started = time.monotonic()
     rendering = Rendering(machine.site, machine.host, machine.listener, c.config)
-    args = {"task": task, "who": fleet.who()}
+    args = {"task": task, "who": fleet.who(), "overwrite": overwrite}
     result = machine.call("converge", args, rendering.answers(), install_python=task == "bootstrap")
     result["seconds"] = round(time.monotonic() - started, 1)
-    machine.listener.say(_summary(result))
+    for note in result["notes"]:
+        machine.listener.say(note)
+    machine.listener.say(summary(result))
     return result
 
 
-def _summary(result: dict[str, Any]) -> str:
+def summary(result: dict[str, Any]) -> str:
+    """What a run did, in a line: how much, which generation of the files is active now, and how long it took (s)."""
     count = sum(len(lines) for lines in result["changes"].values())
     changed = f"{count} changes" if count > 1 else "1 change" if count else "nothing changed"
+    if "files" in result["changes"]:
+        changed += f", generation {result['generation']}"
     waiting = "; the vault is locked, mail waits for `fab unlock`" if result["locked"] else ""
     return f"{changed}, {result['seconds']} s{waiting}"
 
@@ -145,10 +154,9 @@ def _plan(c: Any, machine: Machine) -> dict[str, Any]:
         result = machine.call("converge", {"task": "plan", "who": fleet.who()}, rendering.answers())
     except BareMachine as bare:
         return _plan_of_bare(rendering, bare)
-    current = result.pop("current")
-    result["diffs"] = {
-        path: _diff(rendering.files.get(path), path, old) for path, old in current.items() if old is not None
-    }
+    files = [diffs.shown(entry, ("now", "planned")) for entry in result.pop("files")]
+    result["diffs"] = {file["path"]: file["diff"] for file in files if file["diff"] and file["state"] != "new"}
+    result["edited"] = diffs.edits(result["edited"])
     return result
 
 
@@ -164,15 +172,8 @@ def _plan_of_bare(rendering: Rendering, bare: BareMachine) -> dict[str, Any]:
         "files": [file["path"] for file in wanted["files"]],
     }
     found = {room: lines for room, lines in changes.items() if lines}
-    return {"changes": found, "diffs": {}, "removed": [], "locked": False, "new_vault": bool(wanted["vault"])}
-
-
-def _diff(file: File | None, path: str, old: str) -> str:
-    """A unified diff from the machine's file to ours, every known secret masked."""
-    before = base64.b64decode(old).decode(errors="replace").splitlines(keepends=True)
-    after = file.content.decode(errors="replace").splitlines(keepends=True) if file else []
-    lines = difflib.unified_diff(before, after, f"{path} (now)", f"{path} (planned)" if file else "/dev/null")
-    return secrets.mask("".join(line if line.endswith("\n") else f"{line}\n" for line in lines))
+    nothing: dict[str, Any] = {"diffs": {}, "edited": [], "refused": "", "interrupted": False, "locked": False}
+    return {"changes": found, **nothing, "new_vault": bool(wanted["vault"])}
 
 
 def _print_plan(name: str, result: dict[str, Any]) -> None:
@@ -183,5 +184,12 @@ def _print_plan(name: str, result: dict[str, Any]) -> None:
             print(f"{name}  {room:<12} {line}")
     for text in result["diffs"].values():
         print(f"\n{text}", end="")
+    if result["refused"]:
+        print(f"{name}  ✗ {result['refused']}")
+    if result["interrupted"]:
+        print(f"{name}  what an interrupted run has left would be undone first")
+    if result["edited"]:
+        print(f"{name}  bootstrap would stop, as these were edited on the machine (--overwrite replaces them):")
+        print(diffs.text(name, result["edited"]), end="")
     if result["locked"] and not result["new_vault"]:
         print(f"{name}  the vault is locked: accounts, keys and sieve scripts in it were not compared")

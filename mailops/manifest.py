@@ -100,12 +100,15 @@ class Certificate:
 class Probe:
     """A question the running machine must answer, as a stranger or a mail client would ask it.
 
-    kind: "smtp" | "submission" | "submissions" | "imaps" | "managesieve" | "milter"; see `mailops.remote.probe`.
+    kind: see `mailops.remote.probe`, as for the options; port 0 where a Unix socket is asked. `service` is the unit
+    that a wrong answer accuses. `when` names a unit: asked only after that one was started or told of changed files.
     """
 
     kind: str
-    port: int
+    port: int = 0
     options: dict[str, str] = field(default_factory=dict)
+    service: str = ""
+    when: str = ""
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,17 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-from . import accounts, boot, converge, dkim, status
+from . import accounts, boot, converge, dkim, drift, history, rollback, status
 from .errors import AgentError
 from .link import stdio
 
 CALLS: dict[str, Callable[[dict[str, Any], Any], dict[str, Any]]] = {
     "converge": converge.call,
+    "generations": rollback.listing,
+    "diff": rollback.diff,
+    "rollback": rollback.call,
+    "drift": drift.call,
+    "history": history.call,
     "unlock": boot.unlock,
     "lock": boot.close,
     "status": status.call,

@@ -7,10 +7,11 @@ import os
 import sys
 from typing import Any
 
-from . import database, lock, machine, probe, services, vault
+from . import database, machine, rollback, services, vault
 from .errors import AgentError
 from .link import Console
-from .shell import run
+from .run import Run
+from .shell import run as run_program
 
 USAGE = """Usage: mailboot
 
@@ -27,24 +28,24 @@ def unlock(args: dict[str, Any], link: Any) -> dict[str, Any]:
         raise AgentError(f"this machine is a {wanted['role']}; it has no vault", code=2)
     # Asked for before the lock is taken: a prompt that somebody walked away from must not keep others out.
     passphrase = None if machine.vault_is_open(wanted) else str(link.ask("passphrase", {"new": False}))
-    with lock.held(args["who"], "unlock"):
+    with Run("unlock", args["who"], link).alone() as run:
         changed = not machine.vault_is_open(wanted)
         if changed:
             if passphrase is None:
                 raise AgentError("the vault was locked a moment ago", hint="try again", code=vault.LOCKED)
-            link.step("vault", "start")
-            vault.unlock(wanted["vault"], passphrase)
-            link.step("vault", "changed", f"{wanted['vault']['mountpoint']} is open")
+            run.room("vault", lambda: _open(wanted["vault"], passphrase))
+        run.recover()
+        wanted = machine.manifest()
         database.recover(wanted["accounts"]["database"])  # before Postfix and Dovecot, who may only read
-        link.step("services", "start")
-        started = services.activate(wanted["services"], [])
-        link.step("services", "changed" if started else "ok", ", ".join(started))
-        link.step("probes", "start")
-        probe.await_all(wanted["probes"])
-        link.step("probes", "ok", "SMTP and IMAP answer")
-        if changed or started:
-            run("postqueue", "-f", check=False)  # what waited for the vault need not wait for its next turn
-    return {"changed": changed or bool(started)}
+        rollback.prove(run)
+        if run.changes:
+            run_program("postqueue", "-f", check=False)  # what waited for the vault need not wait for its next turn
+    return run.result(changed=bool(run.changes))
+
+
+def _open(wanted: dict[str, Any], passphrase: str) -> list[str]:
+    vault.unlock(wanted, passphrase)
+    return [f"{wanted['mountpoint']} is open"]
 
 
 def close(args: dict[str, Any], link: Any) -> dict[str, Any]:
@@ -52,18 +53,24 @@ def close(args: dict[str, Any], link: Any) -> dict[str, Any]:
     wanted = machine.manifest()
     if not wanted["vault"]:
         raise AgentError(f"this machine is a {wanted['role']}; it has no vault", code=2)
-    with lock.held(args["who"], "lock"):
+    with Run("lock", args["who"], link).alone() as run:
         units = [service["unit"] for service in wanted["services"] if service["mail"]]
         now = services.states(units)
         running = [unit for unit in units if now[unit]["ActiveState"] not in ("inactive", "failed")]
         opened = machine.is_mounted(wanted["vault"]["mountpoint"])
-        link.step("services", "start")
-        services.stop(units)
-        link.step("services", "changed" if running else "ok", f"stop {', '.join(running)}" if running else "")
-        link.step("vault", "start")
-        vault.lock(wanted["vault"])
-        link.step("vault", "changed" if opened else "ok", "locked")
-    return {"changed": opened or bool(running)}
+        run.room("services", lambda: _stop(units, running))
+        run.room("vault", lambda: _lock(wanted["vault"], opened))
+    return run.result(changed=bool(run.changes))
+
+
+def _stop(units: list[str], running: list[str]) -> list[str]:
+    services.stop(units)
+    return [f"stop {unit}" for unit in running]
+
+
+def _lock(wanted: dict[str, Any], opened: bool) -> list[str]:
+    vault.lock(wanted)
+    return ["locked"] if opened else []
 
 
 def main(argv: list[str]) -> int:

@@ -1,7 +1,8 @@
 """Make the machine what its manifest says, or say what would change.
 
 The order keeps half-configured machines silent: the units' ties to the vault come before the packages
-that bring the daemons, and a daemon starts only when everything it needs is in place.
+that bring the daemons, and a daemon starts only when everything it needs is in place. Packages, accounts and keys
+are made, never unmade; the files of the configuration change all together, proven to work, or not at all.
 """
 
 from __future__ import annotations
@@ -12,55 +13,72 @@ from . import (
     accounts,
     certificate,
     dkim,
+    drift,
     files,
+    generations,
     installed,
-    lock,
     machine,
     packages,
-    pending,
-    probe,
+    rollback,
     services,
+    transaction,
     users,
+    validate,
     vault,
 )
+from .candidate import Candidate
 from .errors import AgentError
-from .shell import run as run_program
+from .machine import MANIFEST
+from .run import Run, is_hidden, lines
 
-UNITS = services.UNIT_FILES + "/"
-# Written before everything else: the units' ties to the vault, and what opens it.
-FIRST = (UNITS, "/usr/lib/mailops/")
+# Before the packages that they tie to the vault: the units, and what opens it.
+FIRST = (f"{services.UNIT_FILES}/", "/usr/lib/mailops/")
 
 
 def call(args: dict[str, Any], link: Any) -> dict[str, Any]:
     """The agent call behind `plan`, `bootstrap` and `push`.
 
-    args: task ("plan", "bootstrap" or "push") and who (for the lock and the record). The manifest is asked
-    for with the machine's facts. Returns {"changes": {room: [line, ...]}, ...}.
+    args: task ("plan", "bootstrap" or "push"), who (for the lock and the history), overwrite (hand edits), and
+    the manifest with the facts that it was made from, if the laptop remembers them. Returns
+    {"changes": {room: [line, ...]}, "generation", "notes", "locked"}; for a plan, see `plan`.
     """
     if args["task"] == "plan":
-        return plan(link.ask("manifest", machine.facts()), link)
+        return plan(_manifest(args, link), link)
     if args["task"] == "push":
         machine.manifest()  # refuses a machine that was never set up: there is nothing yet to configure
-    with lock.held(args["who"], args["task"]):
-        run = Run(link.ask("manifest", machine.facts()), link, args["who"])
-        run.bootstrap() if args["task"] == "bootstrap" else run.push()
-    return {"changes": run.changes, "locked": not machine.vault_is_open(run.wanted)}
+    with Convergence(args["task"], args["who"], link).alone() as run:
+        run.converge(_manifest(args, link), bool(args.get("overwrite")))
+    return run.result(locked=not run.opened)
+
+
+def _manifest(args: dict[str, Any], link: Any) -> dict[str, Any]:
+    """The laptop's guess, if it was made from the facts as they are; else one made for them."""
+    facts = machine.facts()
+    if args.get("manifest") and args.get("facts") == facts:
+        guess: dict[str, Any] = args["manifest"]
+        return guess
+    asked: dict[str, Any] = link.ask("manifest", facts)
+    return asked
 
 
 def plan(wanted: dict[str, Any], link: Any) -> dict[str, Any]:
-    """What bootstrap would do here; nothing is touched."""
+    """What bootstrap would do here; nothing is touched.
+
+    Returns changes as `call` does, "files" (before and after of each, as `rollback.diff`), "edited" (hand edits
+    that would stop it), "refused" (the objections of the daemons' own checks, "" for none), "locked", "new_vault".
+    """
     opened = machine.vault_is_open(wanted)
-    reachable = [file for file in wanted["files"] if opened or not _in_vault(file["path"], wanted)]
-    differing = files.different(reachable)
-    removed = files.stale(_before(), wanted["files"])
+    active = generations.active()
+    candidate = Candidate(wanted, active, link, _reachable(wanted, opened))
+    absent = packages.converge(wanted["packages"], link, dry_run=True)
     changes = {
-        "packages": packages.converge(wanted["packages"], link, dry_run=True),
+        "packages": absent,
         "users": users.converge(wanted["users"], dry_run=True),
         "boot": services.at_boot(wanted["services"], dry_run=True),
         "directories": files.make_directories(wanted["directories"], dry_run=True),
         "agent": installed.converge(dry_run=True),
         "certificates": certificate.converge(wanted["certificates"], dry_run=True),
-        "files": _lines(differing, removed),
+        "files": lines(candidate.changes),
     }
     if wanted["vault"]:
         changes["vault"] = vault.converge(wanted["vault"], link, dry_run=True)
@@ -71,30 +89,51 @@ def plan(wanted: dict[str, Any], link: Any) -> dict[str, Any]:
     if wanted["dkim"] and opened:
         changes["dkim"] = dkim.converge(wanted["dkim"], link, dry_run=True)
     if opened:
-        paths = [file["path"] for file in differing + removed] + pending.load()
-        changes["services"] = services.activate(wanted["services"], paths, dry_run=True)
+        changes["services"] = services.activate(wanted["services"], list(candidate.changes), dry_run=True)
     return {
-        "changes": {room: lines for room, lines in changes.items() if lines},
-        "current": files.current(differing + removed),
-        "removed": [file["path"] for file in removed],
+        "changes": {room: found for room, found in changes.items() if found},
+        "files": _differences(candidate),
+        "edited": [drift.entry(path, active["files"][path], candidate.now[path]) for path in candidate.edited()],
+        "refused": "" if absent else _objections(wanted, candidate),
+        "interrupted": transaction.pending() is not None,
         "locked": not opened,
         "new_vault": bool(wanted["vault"]) and not vault.exists(wanted["vault"]),
     }
 
 
-class Run:
-    """One bootstrap or push: the manifest, what it changed so far, and the paths that daemons must notice."""
+class Convergence(Run):
+    """A bootstrap or a push."""
 
-    def __init__(self, wanted: dict[str, Any], link: Any, who: str) -> None:
+    opened = True  # the vault, as the run leaves it
+
+    def converge(self, wanted: dict[str, Any], overwrite: bool) -> None:
         self.wanted = wanted
-        self.link = link
-        self.who = who
-        self.changes: dict[str, list[str]] = {}
-        self.changed_paths = pending.load()  # what an interrupted run wrote and no daemon has noticed yet
+        self._candidate: Candidate | None = None
+        self.recover_with_vault()
+        if not overwrite:
+            self.refuse_edits()
+        if self.task == "bootstrap":
+            self.forwards()
+        self.configure()
 
-    def bootstrap(self) -> None:
+    def recover_with_vault(self) -> None:
+        """What an interrupted run left in the vault can be undone as soon as that is open."""
+        journal = transaction.pending()
+        if journal and is_hidden(journal) and self.task == "bootstrap" and self.wanted["vault"]:
+            self.room("vault", self.open_vault)
+        self.recover()
+
+    def refuse_edits(self) -> None:
+        """Stop before anything is changed. (Whoever edits while this run goes on is asked to run it again.)"""
+        active = generations.active()
+        if edits := self.candidate(machine.vault_is_open(self.wanted)).edited():
+            rollback.refuse(self.link, active, edits)
+
+    def forwards(self) -> None:
+        """What is made and never unmade."""
         wanted, link = self.wanted, self.link
-        self.room("units", lambda: self.write([f for f in wanted["files"] if f["path"].startswith(FIRST)]))
+        if packages.missing(wanted["packages"]):
+            self.room("units", self.tie_units)
         self.room("packages", lambda: packages.converge(wanted["packages"], link))
         self.room("boot", lambda: services.at_boot(wanted["services"]))
         self.room("users", lambda: users.converge(wanted["users"]))
@@ -107,75 +146,69 @@ class Run:
             self.room("accounts", lambda: accounts.converge(wanted["accounts"], link))
         if wanted["dkim"]:
             self.room("dkim", lambda: dkim.converge(wanted["dkim"], link))
-        self.push()
 
-    def push(self) -> None:
-        """The configuration alone: files, and whatever must notice them."""
-        opened = machine.vault_is_open(self.wanted)
-        self.room("files", lambda: self.write(self.reachable(opened), files.stale(_before(), self.wanted["files"])))
-        self.room("checks", self.check)
-        machine.remember(self.wanted)
-        if opened:
-            self.room("services", lambda: services.activate(self.wanted["services"], self.changed_paths))
-            if self.changes:
-                self.room("probes", self.probe)
-        pending.clear()  # a locked machine starts its daemons afresh when it is unlocked
+    def configure(self) -> None:
+        """The files, and whatever must notice them: a new generation, or none."""
+        wanted = self.wanted
+        self.opened = machine.vault_is_open(wanted)
+        candidate = self.candidate(self.opened)
+        if set(candidate.changes) - {MANIFEST}:
+            self.apply(wanted, candidate.changes, self.record(candidate), candidate.content, self.opened)
+            return
+        if candidate.changes:
+            self.amend(candidate.changes, candidate.record(), candidate.content)
+        if self.opened:
+            self.activate(wanted, [])
 
-    def room(self, name: str, work: Any) -> None:
-        """One step of the run, announced, and its changes kept for the report."""
-        self.link.step(name, "start")
-        try:
-            lines = work()
-        except Exception:
-            self.link.step(name, "failed")
-            raise
-        if lines:
-            self.changes[name] = lines
-        self.link.step(name, "changed" if lines else "ok", ", ".join(lines))
+    def candidate(self, opened: bool) -> Candidate:
+        """What the files should be; looked at again once something else has been changed."""
+        if self._candidate is None or self.changes:
+            contents = self._candidate.contents if self._candidate else {}
+            reachable = _reachable(self.wanted, opened)
+            self._candidate = Candidate(self.wanted, generations.active(), self.link, reachable, contents)
+        return self._candidate
 
-    def write(self, wanted: list[dict[str, Any]], removed: list[dict[str, Any]] | None = None) -> list[str]:
-        removed = removed or []
-        differing = files.different(wanted)
-        paths = [file["path"] for file in differing + removed]
-        if paths:
-            edited = [path for path in files.edited(_before(), differing) if path not in self.changed_paths]
-            self.changed_paths += [path for path in paths if path not in self.changed_paths]
-            pending.store(self.changed_paths)
-            files.write(differing, removed, self.link, self.who)
-            for path in edited:
-                self.link.say(f"{path} had been edited on this machine; what it said is in {files.GENERATIONS}")
-        if any(path.startswith(UNITS) for path in paths):
-            run_program("systemctl", "daemon-reload")
-        return _lines(differing, removed)
+    def record(self, candidate: Candidate) -> generations.Record:
+        number = max(generations.numbers(), default=0) + 1
+        changed = [path for path in candidate.changes if path != MANIFEST]
+        made = {"number": number, "when": self.began, "revision": self.ask_revision(), "changed": changed}
+        return {**made, **self.by, **candidate.record()}
 
-    def reachable(self, opened: bool) -> list[dict[str, Any]]:
-        """The files that can be written now: those in the vault wait until it is open."""
-        return [file for file in self.wanted["files"] if opened or not _in_vault(file["path"], self.wanted)]
+    def tie_units(self) -> list[str]:
+        """Written before the packages that bring the units, so that none of them ever runs without the vault."""
+        wanted = self.wanted | {"files": [f for f in self.wanted["files"] if f["path"].startswith(FIRST)]}
+        candidate = Candidate(wanted, generations.active(), self.link, lambda path: path.startswith(FIRST))
+        paths = [file["path"] for file in wanted["files"]]
+        units = {path: state for path, state in candidate.changes.items() if path in paths}
+        self.amend(units, {"files": generations.active()["files"] | units}, candidate.content)
+        return lines(units)
 
     def open_vault(self) -> list[str]:
         changes = vault.converge(self.wanted["vault"], self.link)
         return changes + files.make_directories(self.wanted["vault"]["directories"])
 
-    def check(self) -> list[str]:
-        services.check(self.wanted["services"], self.changed_paths)
-        return []
 
-    def probe(self) -> list[str]:
-        probe.await_all(self.wanted["probes"])
-        return []
+def _reachable(wanted: dict[str, Any], opened: bool) -> Any:
+    """Which paths can be seen now: those in the vault while it is open."""
+    inside = f"{wanted['vault']['mountpoint']}/" if wanted["vault"] else ""
+    return lambda path: opened or not inside or not path.startswith(inside)
 
 
-def _in_vault(path: str, wanted: dict[str, Any]) -> bool:
-    return bool(wanted["vault"]) and path.startswith(wanted["vault"]["mountpoint"] + "/")
+def _differences(candidate: Candidate) -> list[dict[str, Any]]:
+    found = []
+    for path, after in candidate.changes.items():
+        if path != MANIFEST:
+            secret = bool(after and after.get("secret"))
+            was = None if secret or not candidate.now[path] else drift.encoded(files.read(path))
+            now = None if secret or not after else drift.encoded(candidate.content(after))
+            states = {"was": files.told(candidate.now[path]), "now": files.told(after)}
+            found.append({"path": path, "secret": secret, "before": was, "after": now, **states})
+    return found
 
 
-def _before() -> list[dict[str, Any]]:
-    """The files of the manifest applied last; none on a machine that has not been set up."""
+def _objections(wanted: dict[str, Any], candidate: Candidate) -> str:
     try:
-        return list(machine.manifest()["files"])
-    except AgentError:
-        return []
-
-
-def _lines(differing: list[dict[str, Any]], removed: list[dict[str, Any]]) -> list[str]:
-    return [file["path"] for file in differing] + [f"remove {file['path']}" for file in removed]
+        validate.check(wanted["services"], candidate.changes, candidate.content)
+    except AgentError as error:
+        return error.message
+    return ""

@@ -2,10 +2,14 @@
 
 
 class AgentError(Exception):
-    """What is wrong on this machine, what to type next, and the exit code it deserves."""
+    """What is wrong on this machine, what to type next, and the exit code it deserves.
 
-    def __init__(self, message: str, hint: str = "", code: int = 1) -> None:
+    `outcome` is the history's word for a run that ends with it: "failed", "refused", "rolled back".
+    """
+
+    def __init__(self, message: str, hint: str = "", code: int = 1, outcome: str = "failed") -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
         self.code = code
+        self.outcome = outcome

@@ -20,7 +20,14 @@ GONE = object()
 
 
 class Link:
-    """What an agent call says and asks. `ask` raises AgentError when the laptop has gone."""
+    """What an agent call says and asks. `ask` raises AgentError when the laptop has gone.
+
+    `origin` is the laptop's address as this machine sees it. A call that is `resolute` goes on to its end although
+    the laptop has gone: between two states of the machine there is no good place to stop.
+    """
+
+    origin = ""
+    resolute = False
 
     def __init__(self, stdin: BinaryIO, stdout: BinaryIO) -> None:
         self._stdout = stdout
@@ -59,7 +66,7 @@ class Link:
         self._send({"t": "error", "message": error.message, "hint": error.hint, "code": error.code})
 
     def check(self) -> None:
-        if self._gone.is_set() and not self._done.is_set():
+        if self._gone.is_set() and not self._done.is_set() and not self.resolute:
             raise AgentError("the laptop went away; stopped between two steps")
 
     def _send(self, event: dict[str, Any]) -> None:
@@ -85,6 +92,9 @@ class Link:
 
 class Console:
     """The same interface for the machine's own console: a person reads along and types the answers."""
+
+    origin = ""
+    resolute = True
 
     def __init__(self, answers: dict[str, Any]) -> None:
         self._answers = answers

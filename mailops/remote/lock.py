@@ -18,8 +18,11 @@ HELD = 5  # the exit code of a run that had to give way
 
 
 @contextmanager
-def held(who: str, doing: str) -> Iterator[None]:
-    """Hold the machine for one run; AgentError, naming the holder, when another run has it."""
+def held(who: str, doing: str, origin: str = "") -> Iterator[None]:
+    """Hold the machine for one run; AgentError, naming the holder, when another run has it.
+
+    `origin` is the address that the holder comes from, as the machine sees it.
+    """
     os.makedirs(RUN, mode=0o700, exist_ok=True)
     # Never truncated on open: the holder's name must stay readable for whoever loses.
     with os.fdopen(os.open(PATH, os.O_RDWR | os.O_CREAT, 0o600), "r+", encoding="utf-8") as file:
@@ -29,7 +32,7 @@ def held(who: str, doing: str) -> Iterator[None]:
             raise _refusal(file.read()) from None
         file.seek(0)
         file.truncate()
-        json.dump({"who": who, "doing": doing, "since": time.time()}, file)
+        json.dump({"who": who, "from": origin, "doing": doing, "since": time.time()}, file)
         file.flush()
         yield  # closing the file, or the death of this process, lets the lock go
 
@@ -38,7 +41,9 @@ def _refusal(text: str) -> AgentError:
     try:
         holder: dict[str, Any] = json.loads(text)
         since = time.strftime("%H:%M:%S", time.localtime(holder["since"]))
-        held_by = f"{holder['who']} is running {holder['doing']} on this machine since {since}"
+        seconds = int(time.time() - holder["since"])
+        whence = f" (from {holder['from']})" if holder.get("from") else ""
+        held_by = f"{holder['who']}{whence} is running {holder['doing']} on this machine since {since}, {seconds} s ago"
     except (ValueError, KeyError):
         held_by = "another run has just begun on this machine"
     return AgentError(held_by, hint="wait for it to end, then run this again", code=HELD)

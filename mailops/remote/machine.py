@@ -7,7 +7,6 @@ import os
 from typing import Any
 
 from .errors import AgentError
-from .shell import write_atomic
 
 STATE = "/var/lib/mailops"
 MANIFEST = f"{STATE}/manifest.json"
@@ -35,14 +34,6 @@ def manifest() -> dict[str, Any]:
     except FileNotFoundError:
         raise AgentError("this machine is not set up yet", hint="fab -H NAME bootstrap") from None
     return data
-
-
-def remember(applied: dict[str, Any]) -> None:
-    """Keep the applied manifest; the agent's other doors (mailcfg, mailboot, status) read it."""
-    content = json.dumps(applied, indent=1, sort_keys=True).encode()
-    if _read(MANIFEST).encode() != content:
-        os.makedirs(STATE, mode=0o755, exist_ok=True)
-        write_atomic(MANIFEST, content, 0o600)
 
 
 def vault_is_open(applied: dict[str, Any]) -> bool:

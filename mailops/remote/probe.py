@@ -1,114 +1,160 @@
-"""Questions that a working mail server answers, asked over its own ports as a client would ask them.
+"""Questions that a working machine answers, asked over its own ports and sockets as a client would ask them.
 
-Each probe returns nothing, or raises ProbeFailed (or OSError) with what was wrong.
+What asks them is imported when it is asked for the first time: most agent calls probe nothing.
 """
 
 from __future__ import annotations
 
-import imaplib
-import smtplib
-import socket
-import ssl
+import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 from .errors import AgentError
+from .shell import run
 
-HERE = "127.0.0.1"
-PATIENCE = 5.0  # seconds for one conversation
+if TYPE_CHECKING:
+    from .conversation import Unsatisfied
+
+# Seconds in which a wrong answer may still become right: a reload ends before the last old process has gone.
+BRIEF = 5.0
+PAUSES = (0.1, 0.1, 0.2, 0.4)  # seconds between tries, the last one again and again
 
 
-class ProbeFailed(Exception):
-    """A daemon answered, but not as it should."""
+@cache
+def _kinds() -> dict[str, Callable[[int, dict[str, str]], None]]:
+    from . import probe_filter, probe_imap, probe_smtp
+
+    return {
+        "smtp": probe_smtp.smtp,
+        "submission": probe_smtp.submission,
+        "submissions": probe_smtp.submissions,
+        "relay": probe_smtp.relay,
+        "lmtp": probe_smtp.lmtp,
+        "imaps": probe_imap.imaps,
+        "login": probe_imap.login,
+        "managesieve": probe_imap.managesieve,
+        "milter": probe_filter.milter,
+        "redis": probe_filter.redis,
+    }
+
+
+class ProbesFailed(AgentError):
+    """`failures`: each probe that was not satisfied, with the reason; its `service` is the unit that is accused."""
+
+    def __init__(self, failures: list[tuple[dict[str, Any], str]]) -> None:
+        super().__init__("; ".join(f"{name(probe)}: {reason}" for probe, reason in failures))
+        self.failures = failures
 
 
 def await_all(probes: list[dict[str, Any]], seconds: float = 60.0) -> None:
-    """Ask every probe until it is satisfied; AgentError names the first that is not within `seconds`."""
-    deadline = time.monotonic() + seconds
-    for probe in probes:
-        while reason := ask(probe):
-            if time.monotonic() > deadline:
-                raise AgentError(f"{probe['kind']} on port {probe['port']} does not answer as it should: {reason}")
-            time.sleep(0.2)
+    """Ask all probes side by side until each is satisfied; ProbesFailed when one is not.
+
+    A wrong answer that waiting cannot better ends it within a few seconds; a daemon that does not answer yet
+    has `seconds`.
+    """
+    waits = _side_by_side(probes, _Wait(seconds))
+    failures = [(probe | {"service": said.accused or probe.get("service", "")}, str(said)) for probe, said in waits]
+    if failures:
+        raise ProbesFailed(failures)
+
+
+def ask_all(probes: list[dict[str, Any]]) -> dict[str, str]:
+    """Each probe's name and, once asked, "" or what was wrong."""
+    wrong = {name(probe): str(said) for probe, said in _side_by_side(probes, _once)}
+    return {name(probe): wrong.get(name(probe), "") for probe in probes}
 
 
 def ask(probe: dict[str, Any]) -> str:
     """One question; "" when the answer is right, else what was wrong."""
+    return str(_once(probe) or "")
+
+
+def name(probe: dict[str, Any]) -> str:
+    """What it is called in a report: "smtp 25", and "redis" where there is no port."""
+    return f"{probe['kind']} {probe['port']}" if probe["port"] else str(probe["kind"])
+
+
+class _Wait:
+    """One wait for a set of probes: over for all as soon as one of them is known to fail for good."""
+
+    def __init__(self, seconds: float) -> None:
+        self._deadline = time.monotonic() + seconds
+        self._over = threading.Event()
+
+    def __call__(self, probe: dict[str, Any]) -> Unsatisfied | None:
+        """None once it is satisfied, or no longer of interest; else why it is not."""
+        pauses = list(PAUSES)
+        wrong: Unsatisfied | None = None
+        since = 0.0
+        while said := _once(probe):
+            now = time.monotonic()
+            if _is_lasting(said, probe):
+                since = since or now
+                wrong = said
+            if wrong and now - since >= BRIEF:
+                self._over.set()
+                return wrong
+            if now >= self._deadline:
+                return wrong or said
+            if self._over.wait(pauses.pop(0) if len(pauses) > 1 else pauses[0]):
+                return wrong  # one that only waits for its daemon to start is not to be blamed
+        return None
+
+
+def _once(probe: dict[str, Any]) -> Unsatisfied | None:
+    from .conversation import NotYet, Unsatisfied, Wrong
+
     try:
-        KINDS[probe["kind"]](probe["port"], probe["options"])
-    except (OSError, ProbeFailed, smtplib.SMTPException, imaplib.IMAP4.error) as error:
-        return str(error) or type(error).__name__
-    return ""
+        _kinds()[probe["kind"]](probe["port"], probe["options"])
+    except Unsatisfied as said:
+        return said
+    except (ConnectionResetError, BrokenPipeError):
+        return Wrong("it hangs up")
+    except TimeoutError:
+        return NotYet("no answer in time")
+    except OSError as error:
+        return NotYet(error.strerror or str(error) or type(error).__name__)
+    except AgentError as error:
+        return Wrong(error.message)
+    return None
 
 
-def _smtp(port: int, options: dict[str, str]) -> None:
-    """A stranger's conversation up to RCPT (RFC 5321), ended before any message exists."""
-    with smtplib.SMTP(HERE, port, local_hostname="localhost", timeout=PATIENCE) as smtp:
-        smtp.ehlo()
-        _need(smtp.has_extn("starttls"), "STARTTLS is not offered")
-        if "recipient" in options:
-            smtp.mail("")
-            code, text = smtp.rcpt(options["recipient"])
-            _need(code == 250, f"{options['recipient']} is refused: {code} {text.decode(errors='replace')}")
+def _is_lasting(said: Unsatisfied, probe: dict[str, Any]) -> bool:
+    """A wrong answer stays wrong; a missing one stays missing where the unit is not even starting."""
+    from .conversation import Wrong
+
+    unit = said.accused or probe.get("service", "")
+    return isinstance(said, Wrong) or (bool(unit) and is_down(unit))
 
 
-def _submission(port: int, options: dict[str, str]) -> None:
-    """RFC 6409: login is offered behind STARTTLS, and not before."""
-    with smtplib.SMTP(HERE, port, local_hostname="localhost", timeout=PATIENCE) as smtp:
-        smtp.ehlo()
-        _need(not smtp.has_extn("auth"), "a login is offered without TLS")
-        smtp.starttls(context=_unverified())
-        smtp.ehlo()
-        _need(smtp.has_extn("auth"), "no login is offered")
+def is_down(unit: str) -> bool:
+    """Neither running nor about to. On Debian 12 postfix.service only stands for its instance `-`, the daemon."""
+    shown = run("systemctl", "show", "--property=ActiveState,SubState", unit, unit.replace(".", "@-."), check=False)
+    own, instance = (dict(line.split("=", 1) for line in block.split()) for block in shown.stdout.split("\n\n"))
+    daemon = instance if own["SubState"] == "exited" else own
+    return daemon["ActiveState"] in ("inactive", "failed")
 
 
-def _submissions(port: int, options: dict[str, str]) -> None:
-    """RFC 8314: TLS from the first byte."""
-    with smtplib.SMTP_SSL(HERE, port, local_hostname="localhost", timeout=PATIENCE, context=_unverified()) as smtp:
-        smtp.ehlo()
-        _need(smtp.has_extn("auth"), "no login is offered")
+def _side_by_side(
+    probes: list[dict[str, Any]], work: Callable[[dict[str, Any]], Unsatisfied | None]
+) -> list[tuple[dict[str, Any], Unsatisfied]]:
+    """The probes that were not satisfied, in their order. What is no answer at all is raised."""
+    answers: list[Unsatisfied | None] = [None] * len(probes)
+    errors: list[Exception] = []
 
+    def keep(number: int) -> None:
+        try:
+            answers[number] = work(probes[number])
+        except Exception as error:
+            errors.append(error)
 
-def _imaps(port: int, options: dict[str, str]) -> None:
-    client = imaplib.IMAP4_SSL(HERE, port, ssl_context=_unverified(), timeout=PATIENCE)
-    try:
-        _need("AUTH=PLAIN" in client.capabilities, "AUTH=PLAIN is not offered")
-    finally:
-        client.logout()
-
-
-def _managesieve(port: int, options: dict[str, str]) -> None:
-    """RFC 5804: the greeting lists capabilities and ends in OK."""
-    with socket.create_connection((HERE, port), PATIENCE) as connection:
-        greeting = connection.makefile("rb")
-        lines = iter(greeting.readline, b"")
-        _need(any(line.startswith(b"OK") for line in lines), "no ManageSieve greeting")
-
-
-def _milter(port: int, options: dict[str, str]) -> None:
-    with socket.create_connection((HERE, port), PATIENCE):
-        pass
-
-
-def _unverified() -> ssl.SSLContext:
-    """On loopback the question is whether TLS is served, not to whom the certificate belongs."""
-    context = ssl.create_default_context()
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    return context
-
-
-def _need(fact: bool, otherwise: str) -> None:
-    if not fact:
-        raise ProbeFailed(otherwise)
-
-
-KINDS: dict[str, Callable[[int, dict[str, str]], None]] = {
-    "smtp": _smtp,
-    "submission": _submission,
-    "submissions": _submissions,
-    "imaps": _imaps,
-    "managesieve": _managesieve,
-    "milter": _milter,
-}
+    threads = [threading.Thread(target=keep, args=(number,), daemon=True) for number in range(len(probes))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]
+    return [(probe, answer) for probe, answer in zip(probes, answers, strict=True) if answer]

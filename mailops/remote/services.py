@@ -45,12 +45,10 @@ def touched(service: dict[str, Any], paths: list[str]) -> str:
     return ""
 
 
-def check(services: list[dict[str, Any]], paths: list[str]) -> None:
-    """Each changed daemon's own judgement of its configuration; AgentError carries its words."""
-    for service in services:
-        if touched(service, paths):
-            for command in service["checks"]:
-                run(*command)
+def running(services: list[dict[str, Any]]) -> list[str]:
+    """The units of `services` that run now."""
+    now = states([service["unit"] for service in services])
+    return [unit for unit, state in now.items() if state["ActiveState"] == "active"]
 
 
 def activate(services: list[dict[str, Any]], paths: list[str], dry_run: bool = False) -> list[str]:

@@ -37,6 +37,7 @@ PACKAGES = (
     "python3",
 )
 TLS = "/etc/mailops/tls"
+REDIS = "/run/redis/redis-server.sock"
 # The templates' place for what lies under the site's sieve_root.
 SIEVE = "/vault/sieve/"
 # Path -> mode, owner, group; everything else is 0644 root:root.
@@ -117,10 +118,12 @@ def _dkim(site: Site) -> Dkim | None:
 
 
 def _files(site: Site, host: Host, facts: dict[str, Any]) -> tuple[File, ...]:
-    machines = [roles.host_name(site, other) for other in site.hosts.values() if other.role != "mailhost"]
-    null_clients = [name for name in dict.fromkeys(machines) if name not in site.mail_domains]
+    others = [site.hosts[name] for name in site.hosts if site.hosts[name].role != "mailhost"]
+    accounts = {roles.host_name(site, other): site.seen_by(other).relay_email for other in others}
+    relays = {name: account for name, account in accounts.items() if name not in site.mail_domains}
+    null_clients = list(relays)
     names = roles.variables(site, host, facts) | {
-        "null_clients": null_clients,
+        "relays": relays,  # other machine -> the account that it logs in with
         "host_names": [name for name in (site.mail_server_hostname,) if name not in site.mail_domains] + null_clients,
         # RFC 5321 wants a postmaster, and what a machine sends comes from root and bounces to it.
         "host_locals": sorted({"root", "postmaster", *site.mail_local_admin_aliases}),
@@ -161,12 +164,21 @@ POSTFIX_CHECKS = (quiet("postconf"), quiet("postconf -M"), quiet("postfix check"
 
 
 def _probes(site: Site) -> tuple[Probe, ...]:
-    name = {"hostname": site.mail_server_hostname}
+    postfix, dovecot = "postfix.service", "dovecot.service"
+    queue = "/var/spool/postfix/private"
+    tls = {"certificate": f"{TLS}/fullchain.pem"}
+    login = tls | {"login": f"{queue}/auth"}
+    local = {"database": f"{site.vault}/db/mail.sqlite"}
+    if site.mail_users:
+        local["recipient"] = site.mail_users[0].email
     return (
-        Probe("milter", 11332),
-        Probe("smtp", 25, name | {"recipient": site.admin_email}),
-        Probe("submission", 587, name),
-        Probe("submissions", 465, name),
-        Probe("imaps", 993, name),
-        Probe("managesieve", 4190, name),
+        Probe("redis", options={"socket": REDIS}, service="redis-server.service"),
+        Probe("milter", 11332, service="rspamd.service"),
+        Probe("imaps", 993, tls, dovecot),
+        Probe("login", 993, tls, dovecot, when=dovecot),  # takes 2 s
+        Probe("managesieve", 4190, tls, dovecot),
+        Probe("lmtp", options=local | {"socket": f"{queue}/dovecot-lmtp"}, service=dovecot),
+        Probe("smtp", 25, tls | local, postfix),
+        Probe("submission", 587, login, postfix),
+        Probe("submissions", 465, login, postfix),
     )

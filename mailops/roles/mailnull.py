@@ -7,7 +7,7 @@ from typing import Any
 
 from mailops import render, roles
 from mailops.errors import BAD_INPUT, MailopsError
-from mailops.manifest import File, Manifest, Service
+from mailops.manifest import File, Manifest, Probe, Service
 from mailops.roles.mailhost import POSTFIX_CHECKS
 from mailops.site import Host, Secret, Site
 
@@ -43,6 +43,7 @@ def manifest(site: Site, host: Host, facts: dict[str, Any], secrets: Callable[[S
                 checks=POSTFIX_CHECKS,
             ),
         ),
+        probes=(Probe("relay", 25, {"recipient": f"root@{roles.host_name(site, host)}"}, "postfix.service"),),
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import os
@@ -19,7 +18,7 @@ from typing import Any
 import pytest
 
 from mailops import agent, report, secrets
-from mailops.remote import files, lock, packages
+from mailops.remote import lock, packages
 from mailops.remote.errors import AgentError
 from mailops.remote.link import Link, read_frame
 
@@ -245,34 +244,6 @@ def test_the_second_run_gives_way_and_says_to_whom(tmp_path: Path, monkeypatch: 
     assert refused.value.code == 5
     with lock.held("bob@desk", "push"):
         pass
-
-
-# Files
-
-
-def record(path: Path, content: bytes, **more: Any) -> dict[str, Any]:
-    state = path.stat()
-    names = {"owner": path.owner(), "group": path.group(), "mode": state.st_mode & 0o7777}
-    digest = hashlib.sha256(content).hexdigest()
-    return {"path": str(path), "sha256": digest, "secret": False, **names, **more}
-
-
-def test_a_hand_edit_is_told_from_our_own_change(tmp_path: Path) -> None:
-    for name in ("edited", "ours", "gone", "new"):
-        (tmp_path / name).write_bytes(b"then")
-    before = [record(tmp_path / name, b"then") for name in ("edited", "ours", "gone")]
-    wanted = [record(tmp_path / name, b"now") for name in ("edited", "ours", "gone", "new")]
-    (tmp_path / "edited").write_bytes(b"by hand")
-    (tmp_path / "gone").unlink()
-    assert files.edited(before, wanted) == [str(tmp_path / "edited")]
-
-
-def test_a_file_that_the_role_dropped_goes_unless_somebody_made_it_theirs(tmp_path: Path) -> None:
-    for name in ("dropped", "edited", "kept"):
-        (tmp_path / name).write_bytes(b"then")
-    before = [record(tmp_path / name, b"then") for name in ("dropped", "edited", "kept")]
-    (tmp_path / "edited").write_bytes(b"by hand")
-    assert [file["path"] for file in files.stale(before, before[2:])] == [str(tmp_path / "dropped")]
 
 
 # Packages

@@ -1,0 +1,105 @@
+"""What a person is shown of a file that differs: a unified diff with the secrets masked, or a line that names it.
+
+An entry is what the agent tells of one file: path, contents before and after in base64 (None: absent, or secret),
+`was` and `now` ("0644 root:root" or "absent"), whether it is secret, and perhaps a state.
+"""
+
+from __future__ import annotations
+
+import base64
+import difflib
+import re
+import sys
+from typing import Any
+
+from mailops import secrets
+
+Entry = dict[str, Any]
+EDIT = ("as mailops wrote it", "now")  # the two times of a hand edit
+ABSENT = "absent"
+NULL = "/dev/null"  # as diff(1) and git name a file that is not there
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all but tab and newline
+NO_NEWLINE = "\\ No newline at end of file"
+
+
+def unified(path: str, before: bytes | None, after: bytes | None, labels: tuple[str, str]) -> str:
+    """A unified diff, every known secret masked; None is a file that is not there, "" says that nothing differs.
+
+    `labels` tell of which time the two are. Control characters are spelt out: what somebody wrote into a file
+    on a machine must not steer the terminal that shows it.
+    """
+    old, new = (NULL if it is None else f"{path} ({label})" for it, label in zip((before, after), labels, strict=True))
+    lines = difflib.unified_diff(_lines(before), _lines(after), old, new)
+    # The masking comes first: a secret with a control character in it is known as it is, not as it is spelt out.
+    return CONTROL.sub(_spelt, secrets.mask("".join(map(_ended, lines))))
+
+
+def shown(entry: Entry, labels: tuple[str, str]) -> Entry:
+    """The entry as it may be printed, JSON included: a masked diff in place of the contents, and always a state."""
+    plain = {key: value for key, value in entry.items() if key not in ("before", "after")}
+    plain["state"] = state(entry)
+    plain["diff"] = _diff(entry, labels)
+    return plain
+
+
+def state(entry: Entry) -> str:
+    """In a word: what the agent says, or "new", "removed", "mode" (content as before) or "changed"."""
+    if "state" in entry:
+        return str(entry["state"])
+    if ABSENT in (entry["was"], entry["now"]):
+        return "new" if entry["was"] == ABSENT else "removed"
+    same = not entry["secret"] and entry["before"] == entry["after"]
+    return "mode" if same else "changed"
+
+
+def line(entry: Entry) -> str:
+    """One line of an entry: its state, its path, and what a diff does not tell."""
+    text = f"{state(entry):<8} {entry['path']}"
+    if entry["was"] != entry["now"] and ABSENT not in (entry["was"], entry["now"]):
+        text += f"  {entry['was']} → {entry['now']}"
+    if entry["secret"] and state(entry) in ("changed", "edited", "new"):
+        text += "  (its content is secret and not shown)"
+    return text
+
+
+def edits(entries: list[Entry]) -> list[Entry]:
+    """Hand edits, as the agent's `drift` tells of them, as they may be printed."""
+    return [shown(entry, EDIT) for entry in entries]
+
+
+def text(name: str, shown_entries: list[Entry]) -> str:
+    """Entries for a person: a line for each, with the machine's name, then the diffs."""
+    lines = "".join(f"{name}  {line(entry)}\n" for entry in shown_entries)
+    return lines + "".join(f"\n{entry['diff']}" for entry in shown_entries if entry["diff"])
+
+
+def show_edits(name: str, listener: Any, entries: list[Entry]) -> None:
+    """The answer to the agent's "edited": show a person what stands in a run's way, beside its progress."""
+    listener.say("somebody has changed files on this machine:")
+    print(text(name, edits(entries)), file=getattr(listener, "stream", sys.stderr), flush=True)
+
+
+def _diff(entry: Entry, labels: tuple[str, str]) -> str:
+    """Empty where there is nothing to compare: a secret, a link, or a file that somebody has deleted by hand."""
+    before, after = _bytes(entry["before"]), _bytes(entry["after"])
+    known = (before is not None or entry["was"] == ABSENT) and (after is not None or entry["now"] == ABSENT)
+    if entry["secret"] or not known or state(entry) == "missing":
+        return ""
+    return unified(entry["path"], before, after, labels)
+
+
+def _bytes(text: str | None) -> bytes | None:
+    return None if text is None else base64.b64decode(text)
+
+
+def _lines(content: bytes | None) -> list[str]:
+    """Lines as an editor has them: `splitlines` would also end one at a form feed or a carriage return."""
+    return re.findall(r"[^\n]*\n|[^\n]+", (content or b"").decode(errors="replace"))
+
+
+def _ended(line: str) -> str:
+    return line if line.endswith("\n") else f"{line}\n{NO_NEWLINE}\n"
+
+
+def _spelt(found: re.Match[str]) -> str:
+    return found[0].encode("unicode_escape").decode()

@@ -1,0 +1,36 @@
+"""What somebody has changed by hand on the machines since mailops wrote it, and what happens to it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mailops import converge, diffs, fleet
+from mailops.connection import Machine
+from mailops.errors import DIFFERENT, MailopsError
+
+
+def show(c: Any, as_json: bool = False) -> None:
+    """List the hand-edited, missing and chmod-ed files of each machine; MailopsError (3) when there are any.
+
+    All machines are looked at first. One that cannot be asked counts for more: its code is the one that is raised.
+    """
+    found: list[diffs.Entry] = []
+
+    def look(machine: Machine) -> dict[str, Any]:
+        result = machine.call("drift", {})
+        result["files"] = diffs.edits(result["files"])
+        found.extend(result["files"])
+        return result
+
+    fleet.each(c, converge.ROLES, look, as_json, _print)
+    if found:
+        what = "1 file differs" if len(found) == 1 else f"{len(found)} files differ"
+        raise MailopsError(f"{what} from what mailops wrote", "fab push --overwrite puts that back", DIFFERENT)
+
+
+def _print(name: str, result: dict[str, Any]) -> None:
+    if not result["files"]:
+        print(f"{name}  every file is as mailops wrote it")
+    print(diffs.text(name, result["files"]), end="")
+    for path in result["unpushed"]:
+        print(f"{name}  {path} was changed and is not in use yet; next: fab -H {name} push")

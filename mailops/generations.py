@@ -1,0 +1,104 @@
+"""The generations of a machine's files: listing them, showing what differs, and going back to an earlier one."""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from typing import Any
+
+from mailops import converge, diffs, fleet, table, words
+from mailops.connection import Answers, Machine
+from mailops.errors import BAD_INPUT, MailopsError
+
+AFTERWARDS = (
+    "hosts.toml still says otherwise, and the next push or bootstrap does what it says; fab -H {name} plan shows that",
+    "the files of mailops went back; packages, system users, accounts and keys stayed as they are",
+)
+
+
+def show(c: Any, as_json: bool = False) -> None:
+    """List the generations that each machine keeps."""
+    fleet.each(c, converge.ROLES, lambda machine: machine.call("generations", {}), as_json, _print_generations)
+
+
+def rollback(c: Any, to: str | None = None, overwrite: bool = False, as_json: bool = False) -> None:
+    """Bring the files of generation `to` back on one machine, or those of the one before the active.
+
+    MailopsError: 2 when `to` is no number or when more than one machine is meant, 3 when files were edited by
+    hand and `overwrite` is not set, 1 when the machine has no such generation.
+    """
+    number = _number(to)
+    _need_one(c, "rollback", to, "a rollback is for one machine at a time")
+    fleet.each(c, converge.ROLES, lambda machine: _rollback(machine, number, overwrite), as_json)
+
+
+def diff(c: Any, since: str | None = None, as_json: bool = False) -> None:
+    """What the active generation changed, or all that changed since generation `since`.
+
+    MailopsError: 2 when `since` is no number, or is one while more than one machine is meant.
+    """
+    number = _number(since)
+    if number:
+        _need_one(c, "diff", since, "a generation's number is that of one machine")
+    fleet.each(c, converge.ROLES, lambda machine: _diff(machine, number), as_json, _print_diff)
+
+
+def _number(text: str | None) -> int | None:
+    return None if text is None else words.number(text, "a generation; `fab generations` lists them")
+
+
+def _need_one(c: Any, task: str, word: str | None, why: str) -> None:
+    hosts = fleet.select(c, fleet.load(), converge.ROLES)
+    if len(hosts) > 1:
+        command = f"fab -H {hosts[0].name} {task} {word or ''}".rstrip()
+        raise MailopsError(f"{why}, and this means {len(hosts)}", f"name it: {command}", BAD_INPUT)
+
+
+def _rollback(machine: Machine, to: int | None, overwrite: bool) -> dict[str, Any]:
+    args = {"who": fleet.who(), "to": to, "overwrite": overwrite}
+    started = time.monotonic()
+    answers: Answers = {"edited": partial(diffs.show_edits, machine.host.name, machine.listener)}
+    result = machine.call("rollback", args, answers)
+    result["seconds"] = round(time.monotonic() - started, 1)
+    for text in (*result["notes"], converge.summary(result), *AFTERWARDS):
+        machine.listener.say(text.format(name=machine.host.name))
+    return result
+
+
+def _diff(machine: Machine, since: int | None) -> dict[str, Any]:
+    result = machine.call("diff", {"since": since})
+    labels = (f"generation {result['from']}", f"generation {result['to']}")
+    return result | {"files": [diffs.shown(entry, labels) for entry in result["files"]]}
+
+
+def _print_generations(name: str, result: dict[str, Any]) -> None:
+    if not result["generations"]:
+        print(f"{name}  no generation yet")
+        return
+    print(f"{name}  generation {result['active']} is active")
+    table.show([_row(each, result["active"]) for each in result["generations"]])
+
+
+def _row(generation: dict[str, Any], active: int) -> dict[str, Any]:
+    number = generation["number"]
+    return {
+        "number": number,
+        "": "active" if number == active else "" if generation["proven"] else "not proven",
+        "when": table.when(generation["when"]),
+        "who": generation["who"],
+        "from": generation["from"],
+        "task": generation["task"],
+        "revision": generation["revision"],
+        "changed": table.few(generation["changed"], "file"),
+    }
+
+
+def _print_diff(name: str, result: dict[str, Any]) -> None:
+    span = f"generation {result['from']} to {result['to']}"
+    count = len(result["files"])
+    print(f"{name}  {span}: {'nothing differs' if not count else f'{count} files' if count > 1 else '1 file'}")
+    for entry in result["files"]:
+        print(f"{name}  {diffs.line(entry)}")
+    for entry in result["files"]:
+        if entry["diff"]:
+            print(f"\n{entry['diff']}", end="")

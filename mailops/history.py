@@ -1,0 +1,44 @@
+"""Who did what to the machines, as the machines themselves have recorded it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mailops import converge, fleet, table, words
+
+
+def show(c: Any, count: str, as_json: bool = False) -> None:
+    """List the last `count` runs on each machine that changed something, or tried to."""
+    number = words.number(count, "a count of runs")
+    fleet.each(c, converge.ROLES, lambda machine: machine.call("history", {"count": number}), as_json, _print)
+
+
+def _print(name: str, result: dict[str, Any]) -> None:
+    if not result["entries"]:
+        print(f"{name}  no run is recorded yet")
+        return
+    print(f"{name}  the last runs that changed something, or tried to")
+    table.show([_row(entry) for entry in result["entries"]])
+
+
+def _row(entry: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "when": table.when(entry["when"]),
+        "who": entry["who"],
+        "from": entry["from"],
+        "task": entry["task"],
+        "revision": entry.get("revision", ""),  # of a run that was cut short, not everything is known
+        "seconds": f"{entry['seconds']:.1f}" if "seconds" in entry else "",
+        "outcome": entry["outcome"],
+        "changed": _changed(entry),
+    }
+
+
+def _changed(entry: dict[str, Any]) -> str:
+    """The rooms with what changed in them, and why a run did not do what it should."""
+    rooms = [f"{room} {_amount(lines)}" for room, lines in entry["changed"].items()]
+    return "; ".join([*rooms, *([entry["why"]] if entry.get("why") else [])])
+
+
+def _amount(lines: list[str] | int) -> str:
+    return str(lines) if isinstance(lines, int) else table.few(lines, "change")

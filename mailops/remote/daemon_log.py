@@ -1,0 +1,79 @@
+"""What the daemons themselves said of a failure, out of the journal, fit for a report."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from .shell import run
+
+# Beside the unit itself: Debian 12 runs Postfix's daemons in an instance of its unit.
+INSTANCE = {"postfix.service": "postfix@-.service"}
+# A process that dies at once is gone before journald finds its unit; its name is still there.
+NAMES = {"postfix.service": "postfix/", "dovecot.service": "dovecot", "rspamd.service": "rspamd"}
+WARNING = 4  # syslog(3); worse is lower
+REASON = re.compile(
+    r"\b(warning|error|fatal|panic|fail(ed|ure|s)?|unknown|invalid|cannot|can't|could not|unable|unused|unsupported"
+    r"|denied|refused|missing|no such|not found|bad|broken|obsolete|unavailable|throttling)\b",
+    re.IGNORECASE,
+)
+# Our own questions, and what strangers leave behind on any day.
+CHATTER = re.compile(
+    r"foreign\.invalid"
+    r"|\b(connect|disconnect|lost connection|timeout|hangup|improper command pipelining) (from|after)\b"
+    r"|: client=|removed \(canceled\)|TLS connection established|^dovecot: .*(auth failed,|no auth attempts)"
+    r"|NOQUEUE: reject: .*: 5\d\d |does not resolve to address|SASL \w+ authentication failed|SSL_accept error"
+    r"|Connect from local|Disconnect from local",
+    re.IGNORECASE,
+)
+# Nothing logs a password unless it is told to (Dovecot's auth_verbose_passwords, for one).
+PASSWORD = re.compile(r"(pass(word)?s?\b[^:=]{0,20}[:=])\s*\S.*", re.IGNORECASE)
+# Redis says again when it was, and all of them which process it is.
+STAMP = re.compile(r"^(\d+:[A-Z] \d+ \w+ \d{4} [\d:.]+ . |\d{4}-\d\d-\d\d [\d:.]+ )?(#\d+\(\w+\) )?(<\w*>; )?")
+
+
+def since(units: list[str], when: float, lines: int = 8) -> list[str]:
+    """At most `lines` lines that `units` logged since the Unix time `when`, each once, oldest first.
+
+    Those that look like a reason; where none does, the last ones of all.
+    """
+    run("journalctl", "--sync", check=False)
+    said = [line for line in _said(units, when) if not CHATTER.search(line[1])]
+    reasons = _once(text for priority, text in said if priority <= WARNING or REASON.search(text))
+    return reasons[:lines] or _once(text for _, text in said)[-lines:]
+
+
+def _said(units: list[str], when: float) -> list[tuple[int, str]]:
+    """Priority and text of each line."""
+    journal = run("journalctl", "--no-pager", "--output=json", f"--since=@{when:.6f}", check=False)
+    entries = (json.loads(line) for line in journal.stdout.splitlines() if line.startswith("{"))
+    return [_line(entry) for entry in entries if any(_is_of(entry, unit) for unit in units)]
+
+
+def _is_of(entry: dict[str, Any], unit: str) -> bool:
+    """systemd's own words about a unit count as well: its exit status may be all there is."""
+    names = (unit, INSTANCE.get(unit, unit))
+    name = NAMES.get(unit)
+    return (
+        entry.get("_SYSTEMD_UNIT") in names
+        or entry.get("UNIT") in names
+        or bool(name and str(entry.get("SYSLOG_IDENTIFIER", "")).startswith(name))
+    )
+
+
+def _line(entry: dict[str, Any]) -> tuple[int, str]:
+    message = entry.get("MESSAGE") or ""
+    if isinstance(message, list):  # bytes that are no UTF-8
+        message = bytes(message).decode(errors="replace")
+    text = PASSWORD.sub(r"\1 …", STAMP.sub("", message.strip()))
+    return int(entry.get("PRIORITY", 6)), f"{entry.get('SYSLOG_IDENTIFIER', '?')}: {text}"
+
+
+def _once(lines: Iterable[str]) -> list[str]:
+    """Without what differs from an earlier line in nothing but numbers."""
+    seen: dict[str, str] = {}
+    for line in lines:
+        seen.setdefault(re.sub(r"\d+", "0", line), line)
+    return list(seen.values())

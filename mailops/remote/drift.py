@@ -1,0 +1,48 @@
+"""Managed files that somebody has changed on this machine, and local additions that were not pushed yet."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+from . import generations, machine
+from .files import State, digest, observe, read, same, told
+
+
+def call(args: dict[str, Any], link: Any) -> dict[str, Any]:
+    """The agent call behind `fab drift`. AgentError on a machine that was never set up."""
+    applied = machine.manifest()
+    active = generations.active()
+    opened = machine.vault_is_open(applied)
+    found = []
+    for path, written in active["files"].items():
+        if path == machine.MANIFEST or (not opened and path.startswith(applied["vault"]["mountpoint"] + "/")):
+            continue
+        if not same(now := observe(path), written):
+            found.append(entry(path, written, now))
+    return {"files": found, "unpushed": _unpushed(applied, active), "generation": active["number"]}
+
+
+def entry(path: str, written: State, now: State) -> dict[str, Any]:
+    """How a path differs from what mailops wrote; a secret file's content stays here."""
+    secret = bool(written and written.get("secret"))
+    edited = bool(now) and (now or {}).get("sha256") != (written or {}).get("sha256")
+    return {
+        "path": path,
+        "state": "edited" if edited else "mode" if now else "missing",
+        "secret": secret,
+        "before": None if secret else encoded(generations.content(written)),
+        "after": None if secret or now is None else encoded(read(path)),
+        "was": told(written),
+        "now": told(now),
+    }
+
+
+def encoded(content: bytes | None) -> str | None:
+    return None if content is None else base64.b64encode(content).decode()
+
+
+def _unpushed(applied: dict[str, Any], active: dict[str, Any]) -> list[str]:
+    paths = dict.fromkeys(file["local"] for file in applied["files"] if file.get("local"))
+    now = {path: digest(text) if (text := read(path)) else None for path in paths}
+    return [path for path, found in now.items() if found != active["locals"].get(path)]

@@ -1,0 +1,114 @@
+"""Generations: whole states of the managed files, by number, of which one is active.
+
+    /var/lib/mailops/objects/<sha256>     contents, for root alone
+    /var/lib/mailops/generations/<N>.json  a record: which state each managed path has, who made it, when
+    /var/lib/mailops/active                the number of the active one
+    /var/lib/mailops/origins.json          what stood at a path before mailops took it over
+
+Generation 0 is a machine that is being set up: its units are tied to the vault, nothing else is there yet. It is
+never listed, and nobody goes back to it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+from .errors import AgentError
+from .files import State, digest, read, write_whole
+from .machine import STATE
+from .shell import sync_directory, write_atomic
+
+OBJECTS = f"{STATE}/objects"
+RECORDS = f"{STATE}/generations"
+ACTIVE = f"{STATE}/active"
+ORIGINS = f"{STATE}/origins.json"
+KEPT = 50  # the latest so many; the active one stays, however old it is
+
+Record = dict[str, Any]
+EMPTY: Record = {"number": 0, "files": {}, "locals": {}, "proven": False}
+
+
+def path(number: int) -> str:
+    return f"{RECORDS}/{number}.json"
+
+
+def numbers() -> list[int]:
+    """The generations there are, oldest first; 0 is none of them."""
+    try:
+        names = os.listdir(RECORDS)
+    except FileNotFoundError:
+        return []
+    found = (name.removesuffix(".json") for name in names if name.endswith(".json"))
+    return sorted(int(stem) for stem in found if stem.isdigit() and int(stem))
+
+
+def load(number: int) -> Record:
+    try:
+        record: Record = json.loads(read(path(number)))
+    except ValueError:
+        known = ", ".join(map(str, numbers())) or "none"
+        raise AgentError(f"there is no generation {number} here", f"there are: {known}", code=2) from None
+    return record
+
+
+def active() -> Record:
+    """The active generation; an empty one on a machine that has none yet."""
+    number = read(ACTIVE)
+    return load(int(number)) if number else EMPTY
+
+
+def origins() -> dict[str, State]:
+    found: dict[str, State] = json.loads(read(ORIGINS) or b"{}")
+    return found
+
+
+def remember_origins(taken: dict[str, State]) -> None:
+    """Keep what stood at paths that mailops takes over now; a path that it had left before counts anew."""
+    if taken:
+        write_atomic(ORIGINS, json.dumps(origins() | taken).encode(), 0o600)
+
+
+def store(content: bytes) -> str:
+    """Keep a content; returns its name."""
+    name = digest(content)
+    if not os.path.exists(f"{OBJECTS}/{name}"):
+        os.makedirs(OBJECTS, mode=0o700, exist_ok=True)
+        write_atomic(f"{OBJECTS}/{name}", content, 0o600)
+    return name
+
+
+def content(state: State) -> bytes | None:
+    """What a state's file said, None when it is not kept here (or was no file)."""
+    if not state or "sha256" not in state:
+        return None
+    return read(f"{OBJECTS}/{state['sha256']}") or (b"" if state["sha256"] == digest(b"") else None)
+
+
+def write_record(target: str, record: Record) -> None:
+    os.makedirs(RECORDS, mode=0o700, exist_ok=True)
+    write_whole(target, json.dumps(record).encode(), 0o600)
+    sync_directory(RECORDS)
+
+
+def mark_proven(record: Record) -> None:
+    write_atomic(path(record["number"]), json.dumps(record | {"proven": True}).encode(), 0o600)
+
+
+def prune() -> None:
+    """Drop the oldest generations beyond KEPT, never the active one, and every content that nobody names."""
+    now = active()
+    for number in numbers()[:-KEPT]:
+        if number != now["number"]:
+            os.unlink(path(number))
+    used = {state["sha256"] for state in origins().values() if state and "sha256" in state}
+    for record in (now, *map(load, numbers())):
+        used |= _contents_of(record)
+    for name in set(os.listdir(OBJECTS)) - used:
+        os.unlink(f"{OBJECTS}/{name}")
+
+
+def _contents_of(record: Record) -> set[str]:
+    states = [*record["files"].values(), *record.get("replaced", {}).values()]
+    return {state[key] for state in states if state for key in ("sha256", "base") if key in state}

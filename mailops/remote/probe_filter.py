@@ -1,0 +1,37 @@
+"""The spam filter: Rspamd's milter, as Postfix opens it, and the Redis that it remembers with."""
+
+from __future__ import annotations
+
+import struct
+
+from . import conversation
+from .conversation import NotYet, Wrong
+
+# libmilter's protocol, version 6: a length, a letter, and for option negotiation version, actions, steps.
+VERSION, ALL_ACTIONS, ALL_STEPS = 6, 0x1FF, 0x1FFFFF
+NEGOTIATE, QUIT = b"O", b"Q"
+
+
+def milter(port: int, options: dict[str, str]) -> None:
+    """It agrees on a protocol, which is how every conversation between Postfix and a milter starts."""
+    with conversation.local(port) as connection:
+        body = NEGOTIATE + struct.pack("!III", VERSION, ALL_ACTIONS, ALL_STEPS)
+        connection.send(struct.pack("!I", len(body)) + body)
+        length, letter = struct.unpack("!Ic", connection.take(5))
+        if letter != NEGOTIATE or length != len(body):
+            raise Wrong("it speaks, but not as a milter")
+        version, _, _ = struct.unpack("!III", connection.take(12))
+        if not 2 <= version <= VERSION:
+            raise Wrong(f"it wants version {version} of the milter protocol")
+        connection.send(struct.pack("!I", len(QUIT)) + QUIT)
+
+
+def redis(port: int, options: dict[str, str]) -> None:
+    """PING over its Unix socket (redis.io/commands/ping); while the disk fails, this is refused, too."""
+    with conversation.unix(options["socket"]) as connection:
+        connection.say("PING")
+        answer = connection.line()
+        if answer.startswith("-LOADING"):
+            raise NotYet(answer)
+        if answer != "+PONG":
+            raise Wrong(answer)

@@ -1,0 +1,153 @@
+"""Earlier generations: which there are, how they differ, and going back to one."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from . import drift, generations, machine
+from .errors import AgentError
+from .files import State, observe, same, told
+from .generations import Record
+from .machine import MANIFEST
+from .run import Run
+
+DIFFERENT = 3  # exit code: hand edits are in the way
+LOCKED = 5
+
+
+def listing(args: dict[str, Any], link: Any) -> dict[str, Any]:
+    """The agent call behind `fab generations`."""
+    keys = ("number", "when", "who", "from", "revision", "task", "changed", "proven")
+    records = (generations.load(number) for number in generations.numbers())
+    found = [{key: record.get(key) for key in keys} for record in records]
+    return {"active": generations.active()["number"], "generations": found}
+
+
+def diff(args: dict[str, Any], link: Any) -> dict[str, Any]:
+    """The agent call behind `fab diff`: from generation `since` to the active one; None: the one before it.
+
+    A secret file's content stays here. AgentError (2) for a generation that is not here.
+    """
+    after = generations.active()
+    before = _earlier(after, args.get("since"))
+    origins = generations.origins()
+    files = []
+    for path in sorted({*before["files"], *after["files"]} - {MANIFEST}):
+        was, now = _state(before, path, origins), _state(after, path, origins)
+        if not same(was, now):
+            files.append(_difference(path, was, now))
+    return {"from": before["number"], "to": after["number"], "files": files}
+
+
+def call(args: dict[str, Any], link: Any) -> dict[str, Any]:
+    """The agent call behind `fab rollback`: files as generation `to` had them; None: the one before the active.
+
+    Packages, users and database rows stay. AgentError: 2 for a generation that is not here, 3 when a file was
+    edited on the machine and `overwrite` is not set, 5 while a part of it lies in a locked vault.
+    """
+    with Run("rollback", args["who"], link).alone() as run:
+        run.recover()
+        active = generations.active()
+        target = _earlier(active, args.get("to"))
+        wanted = _manifest(target)
+        opened = machine.vault_is_open(machine.manifest())
+        changes = _changes(active, target, opened)
+        edits = [path for path in changes if path != MANIFEST and _is_edited(path, active)]
+        if edits and not args.get("overwrite"):
+            refuse(link, active, edits)
+        run.apply(wanted, changes, target, _content, opened)
+    return run.result(locked=not opened)
+
+
+def prove(run: Run) -> None:
+    """Start what is down and await that everything answers; the end of an unlock.
+
+    A generation that was pushed while the vault was locked is proven here. If it does not work the latest proven
+    one comes back, and AgentError says so.
+    """
+    active = generations.active()
+    try:
+        run.activate(machine.manifest(), [], prove=True)
+    except AgentError as error:
+        proven = [n for n in generations.numbers() if n != active["number"] and generations.load(n)["proven"]]
+        if active["proven"] or not proven:
+            raise
+        target = generations.load(proven[-1])
+        run.apply(_manifest(target), _changes(active, target, True), target, _content, True)
+        text = f"generation {active['number']}, pushed while the vault was locked, does not work: {error.message}"
+        back = f"generation {target['number']} is active again, and answers; mail is up"
+        raise AgentError(f"{text}\n  {back}", "mend hosts.toml, then: fab push", outcome="rolled back") from None
+    if active["number"] and not active["proven"]:
+        generations.mark_proven(active)
+
+
+def refuse(link: Any, active: Record, edits: list[str]) -> None:
+    """Show the hand edits that are in the way, and stop. AgentError (3)."""
+    link.ask("edited", [drift.entry(path, active["files"][path], observe(path)) for path in edits])
+    raise AgentError(
+        f"edited on this machine since mailops wrote it: {', '.join(edits)}; nothing was changed",
+        "keep the edit: move it into hosts.toml ([override]) or /etc/mailops/local/ on the machine. "
+        "Drop it: the same command with --overwrite (what it said stays in the generations)",
+        DIFFERENT,
+        outcome="refused",
+    )
+
+
+def _earlier(active: Record, number: int | None) -> Record:
+    if number is None:
+        earlier = [known for known in generations.numbers() if known < active["number"]]
+        if not earlier:
+            raise AgentError("there is no earlier generation here", "fab generations", 2)
+        number = earlier[-1]
+    if number == active["number"]:
+        raise AgentError(f"generation {number} is the active one", "fab generations lists the others", 2)
+    return generations.load(number)
+
+
+def _manifest(record: Record) -> dict[str, Any]:
+    """The manifest that the files of a generation are of."""
+    text = generations.content(record["files"].get(MANIFEST))
+    if text is None:
+        raise AgentError(f"the manifest of generation {record['number']} is not kept here any more")
+    manifest: dict[str, Any] = json.loads(text)
+    return manifest
+
+
+def _changes(active: Record, target: Record, opened: bool) -> dict[str, State]:
+    """What has to become of which path, the hand-edited ones included."""
+    origins = generations.origins()
+    inside = (machine.manifest().get("vault") or {}).get("mountpoint", "/nowhere") + "/"
+    changes: dict[str, State] = {}
+    for path in sorted({*active["files"], *target["files"]}):
+        after = _state(target, path, origins)
+        if path.startswith(inside) and not opened:
+            if not same(after, _state(active, path, origins)):
+                raise AgentError(f"{path} is a part of it, and the vault is locked", "fab -H NAME unlock", LOCKED)
+        elif not same(after, observe(path)):
+            changes[path] = after
+    return changes
+
+
+def _state(record: Record, path: str, origins: dict[str, State]) -> State:
+    state: State = record["files"][path] if path in record["files"] else origins.get(path)
+    return state
+
+
+def _is_edited(path: str, active: Record) -> bool:
+    now = observe(path)
+    return now is not None and path in active["files"] and not same(now, active["files"][path])
+
+
+def _difference(path: str, was: State, now: State) -> dict[str, Any]:
+    secret = any(state and state.get("secret") for state in (was, now))
+    contents = [None if secret else drift.encoded(generations.content(state)) for state in (was, now)]
+    shown = {"before": contents[0], "after": contents[1], "secret": secret}
+    return {"path": path, **shown, "was": told(was), "now": told(now)}
+
+
+def _content(state: State) -> bytes:
+    content = generations.content(state)
+    if content is None:
+        raise AgentError("a content of that generation is not kept here any more")
+    return content

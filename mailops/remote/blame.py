@@ -14,7 +14,7 @@ LINES = 6  # of a daemon's log
 
 def reasons(error: Exception, wanted: dict[str, Any], changes: dict[str, State], began: float) -> list[str]:
     """What went wrong, the suspect files, the daemons' log lines since `began` (unix time), a line each."""
-    told = error.message if isinstance(error, AgentError) else str(error)
+    told = error.message if isinstance(error, AgentError) else f"{type(error).__name__}: {error}"
     touched = [service for service in wanted["services"] if services.touched(service, list(changes))]
     guilty = [service for service in touched if service["unit"] in _accused(error)] or touched
     suspects = [path for path in changes if any(services.touched(service, [path]) for service in guilty)]

@@ -170,9 +170,9 @@ class Convergence(Run):
 
     def record(self, candidate: Candidate) -> generations.Record:
         number = max(generations.numbers(), default=0) + 1
-        changed = [path for path in candidate.changes if path != MANIFEST]
-        made = {"number": number, "when": self.began, "revision": self.ask_revision(), "changed": changed}
-        return {**made, **self.by, **candidate.record()}
+        made = {"number": number, "parent": candidate.active["number"], "when": self.began}
+        made["changed"] = [path for path in candidate.changes if path != MANIFEST]
+        return {**made, **self.by, "revision": self.ask_revision(), **candidate.record()}
 
     def tie_units(self) -> list[str]:
         """Written before the packages that bring the units, so that none of them ever runs without the vault."""

@@ -11,11 +11,13 @@ import hashlib
 import os
 import pwd
 import stat
+import time
 from typing import Any
 
 from .errors import AgentError
 
 State = dict[str, Any] | None
+COOL = 2.5  # seconds
 COMPARED = ("sha256", "mode", "uid", "gid", "link", "other")
 
 
@@ -66,7 +68,8 @@ def digest(content: bytes) -> str:
 def write_whole(path: str, content: bytes, mode: int, uid: int = 0, gid: int = 0) -> None:
     """A new file, durable before this returns (fsync(2)), in the place of whatever stood there.
 
-    Not atomic: for names that nobody reads yet, which a rename then puts in place.
+    Not atomic: for names that nobody reads yet, which a rename then puts in place. It is dated COOL seconds back:
+    every program of Postfix waits until a main.cf is older than a second or two, lest it be half written.
     """
     remove(path)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
@@ -75,6 +78,7 @@ def write_whole(path: str, content: bytes, mode: int, uid: int = 0, gid: int = 0
         os.fchown(file.fileno(), uid, gid)
         os.fchmod(file.fileno(), mode)
         file.flush()
+        os.utime(file.fileno(), (past := time.time() - COOL, past))
         os.fsync(file.fileno())
 
 

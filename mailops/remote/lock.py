@@ -37,13 +37,32 @@ def held(who: str, doing: str, origin: str = "") -> Iterator[None]:
         yield  # closing the file, or the death of this process, lets the lock go
 
 
-def _refusal(text: str) -> AgentError:
+def holder() -> str:
+    """Who holds the machine now, and what for; "" when nobody does.
+
+    Read from proc_locks(5): to try the lock would be to hold it, in the way of whoever wants it in that moment.
+    """
     try:
-        holder: dict[str, Any] = json.loads(text)
-        since = time.strftime("%H:%M:%S", time.localtime(holder["since"]))
-        seconds = int(time.time() - holder["since"])
-        whence = f" (from {holder['from']})" if holder.get("from") else ""
-        held_by = f"{holder['who']}{whence} is running {holder['doing']} on this machine since {since}, {seconds} s ago"
+        inode = f":{os.stat(PATH).st_ino}"
+        with open("/proc/locks", encoding="ascii") as locks:
+            if not any(fields[1] == "FLOCK" and fields[5].endswith(inode) for fields in map(str.split, locks)):
+                return ""
+        with open(PATH, encoding="utf-8") as file:
+            return _told(file.read())
+    except FileNotFoundError:
+        return ""
+
+
+def _refusal(text: str) -> AgentError:
+    return AgentError(_told(text), hint="wait for it to end, then run this again", code=HELD)
+
+
+def _told(text: str) -> str:
+    try:
+        held: dict[str, Any] = json.loads(text)
+        since = time.strftime("%H:%M:%S", time.localtime(held["since"]))
+        seconds = int(time.time() - held["since"])
+        whence = f" (from {held['from']})" if held.get("from") else ""
+        return f"{held['who']}{whence} is running {held['doing']} on this machine since {since}, {seconds} s ago"
     except (ValueError, KeyError):
-        held_by = "another run has just begun on this machine"
-    return AgentError(held_by, hint="wait for it to end, then run this again", code=HELD)
+        return "another run has just begun on this machine"

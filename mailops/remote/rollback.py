@@ -25,7 +25,8 @@ def listing(args: dict[str, Any], link: Any) -> dict[str, Any]:
 
 
 def diff(args: dict[str, Any], link: Any) -> dict[str, Any]:
-    """The agent call behind `fab diff`: from generation `since` to the active one; None: the one before it.
+    """The agent call behind `fab diff`: from generation `since` to the active one; None: the one that was active
+    before it.
 
     A secret file's content stays here. AgentError (2) for a generation that is not here.
     """
@@ -99,7 +100,7 @@ def _earlier(active: Record, number: int | None) -> Record:
         earlier = [known for known in generations.numbers() if known < active["number"]]
         if not earlier:
             raise AgentError("there is no earlier generation here", "fab generations", 2)
-        number = earlier[-1]
+        number = active["parent"] if active.get("parent") in earlier else earlier[-1]
     if number == active["number"]:
         raise AgentError(f"generation {number} is the active one", "fab generations lists the others", 2)
     return generations.load(number)

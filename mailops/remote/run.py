@@ -142,7 +142,7 @@ class Run:
             self.room("files", lambda: self._put(changes))
             if opened:
                 self.activate(wanted, list(changes))
-        except (AgentError, OSError) as error:
+        except Exception as error:  # a mistake of our own included: it must not leave a half-proven machine
             raise self._roll_back(error, wanted, changes, active, running, began) from None
         transaction.finish()
         self.generation = record["number"]

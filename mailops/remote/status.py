@@ -6,7 +6,7 @@ import os
 import time
 from typing import Any
 
-from . import machine, probe, services, vault
+from . import drift, generations, lock, machine, probe, services, transaction, vault
 from .errors import AgentError
 from .shell import run
 
@@ -21,7 +21,9 @@ def call(args: dict[str, Any], link: Any) -> dict[str, Any]:
     opened = machine.vault_is_open(wanted)
     units = services.states([service["unit"] for service in wanted["services"]])
     running = {unit: state["ActiveState"] for unit, state in units.items()}
-    answers = {f"{item['kind']} {item['port']}": probe.ask(item) for item in wanted["probes"]} if opened else {}
+    asked = [item for item in wanted["probes"] if not item.get("when")]  # the others take their time
+    answers = probe.ask_all(asked) if opened else {}
+    active = generations.active()
     well = all(state == "active" for state in running.values()) and not any(answers.values())
     return {
         "state": ("up" if well else "degraded") if opened else "locked",
@@ -33,7 +35,11 @@ def call(args: dict[str, Any], link: Any) -> dict[str, Any]:
         "probes": answers,
         "queue": _queue(),
         "uptime": _uptime(),
-        "applied": os.stat(machine.MANIFEST).st_mtime,
+        "generation": active["number"],
+        "applied": active.get("when"),
+        "busy": (busy := lock.holder()),
+        "interrupted": not busy and transaction.pending() is not None,
+        "drift": [entry["path"] for entry in drift.call({}, link)["files"]],
         "now": time.time(),
         "certificate": _certificate(),
     }

@@ -31,7 +31,11 @@ class Directory:
 
 @dataclass(frozen=True)
 class File:
-    """One file of the machine. `secret` files never show in a diff and never travel back."""
+    """One file of the machine. `secret` files never show in a diff and never travel back.
+
+    `local` names the administrator's own additions on the machine, which mailops never writes; how the agent
+    merges them into this file is for `merge` to say: "append", "main.cf" or "master.cf" (`mailops.remote.local`).
+    """
 
     path: str
     content: bytes
@@ -39,6 +43,8 @@ class File:
     owner: str = "root"
     group: str = "root"
     secret: bool = False
+    local: str = ""
+    merge: str = "append"
 
     @property
     def digest(self) -> str:

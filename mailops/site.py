@@ -8,10 +8,15 @@ the first `load`.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from mailops.errors import BAD_INPUT, MailopsError
+
+# What a template variable can be; lists become tuples.
+Override = bool | int | float | str | tuple[str, ...]
 
 ROLES = ("mailhost", "mailnull", "webmail", "bastion")
 
@@ -33,6 +38,10 @@ LOCAL_ADMIN_ALIASES = (
     "webmaster",
     "www",
 )
+
+
+# The Site's own keys that a mailnull may see otherwise than the rest. (A site has one mailhost: its are the Site's.)
+MAILNULL_KEYS = ("admin_email", "mail_server_hostname", "relay_email")
 
 
 @dataclass(frozen=True)
@@ -71,6 +80,7 @@ class Host:
     identity: str | None = None  # a private key's path on this computer, "~" not yet expanded
     sudo_pw: Secret | None = None
     debian: int | None = None  # 12 or 13; None: whatever the machine runs
+    override: Mapping[str, Override] = field(default_factory=dict)  # template variables, and some of the Site's keys
 
 
 @dataclass(frozen=True)
@@ -95,6 +105,12 @@ class Site:
     vault_cipherdir: str
     resolver: str | None  # the name server that this computer asks about the site's DNS; None: its own
     hosts: dict[str, Host]
+    override: Mapping[str, Override] = field(default_factory=dict)  # template variables of every machine
+
+    def seen_by(self, host: Host) -> Site:
+        """The site with those of its own keys that `host` overrides."""
+        own: dict[str, Any] = {name: host.override[name] for name in MAILNULL_KEYS if name in host.override}
+        return replace(self, **own) if own else self
 
     def system_aliases(self) -> tuple[Alias, ...]:
         """postmaster, abuse and the like of every domain, to `admin_email`.

@@ -15,7 +15,7 @@ from typing import Any
 
 from mailops import site_rules
 from mailops import site_values as values
-from mailops.site import LOCAL_ADMIN_ALIASES, ROLES, Alias, Host, Secret, Site, User
+from mailops.site import LOCAL_ADMIN_ALIASES, ROLES, Alias, Host, Override, Secret, Site, User
 
 
 def read(path: Path) -> tuple[Site | None, list[str]]:
@@ -99,7 +99,8 @@ class Rule:
     read: Callable[[Any, str, Problems], Any]
 
 
-def _kind(value: Any) -> str:
+def kind_of(value: Any) -> str:
+    """What a value is, in a person's words: "a text", "a list"."""
     kinds = {bool: "true or false", int: "a number", float: "a number", str: "a text", list: "a list"}
     return "a table" if isinstance(value, dict) else kinds.get(type(value), "a date")
 
@@ -110,7 +111,7 @@ def _text(example: str, check: Callable[[str], str] = str, empty: bool = False, 
     def read(value: Any, key: str, problems: Problems) -> str | None:
         try:
             if not isinstance(value, str):
-                raise values.Wrong(f"is {_kind(value)}; write {example}")
+                raise values.Wrong(f"is {kind_of(value)}; write {example}")
             if empty and not value:
                 return value
             if not value.strip():
@@ -128,7 +129,7 @@ def _text(example: str, check: Callable[[str], str] = str, empty: bool = False, 
 def _number(example: str, allowed: range) -> Rule:
     def read(value: Any, key: str, problems: Problems) -> int | None:
         if type(value) is not int:  # True is an int as well
-            problems.add(key, f"is {_kind(value)}; write {example}")
+            problems.add(key, f"is {kind_of(value)}; write {example}")
         elif value not in allowed:
             last = allowed[-1]
             bounds = f"{allowed[0]} or {last}" if len(allowed) == 2 else f"one from {allowed[0]} to {last}"
@@ -145,7 +146,7 @@ def _list(example: str, item: Rule, placeholder: Any) -> Rule:
 
     def read(value: Any, key: str, problems: Problems) -> tuple[Any, ...] | None:
         if not isinstance(value, list):
-            problems.add(key, f"is {_kind(value)}; write {example}")
+            problems.add(key, f"is {kind_of(value)}; write {example}")
             return None
         rows = (item.read(row, f"{key}[{number}]", problems) for number, row in enumerate(value, 1))
         return tuple(placeholder if row is None else row for row in rows)
@@ -158,7 +159,7 @@ def _table(example: str, keys: dict[str, Rule], required: Iterable[str] = ()) ->
 
     def read(value: Any, key: str, problems: Problems) -> dict[str, Any] | None:
         if not isinstance(value, dict):
-            problems.add(key, f"is {_kind(value)}; write {example}")
+            problems.add(key, f"is {kind_of(value)}; write {example}")
             return None
         for name in value:
             if name not in keys:
@@ -194,6 +195,8 @@ def _unknown(name: str, value: Any, key: str, keys: dict[str, Rule], problems: P
     elif keys is HOST_KEYS and isinstance(value, dict) and not near:
         hint = f'a name with dots stands in quotes: [hosts."{key.removeprefix("hosts.")}.{name}"]'
         problems.spoil(f"{key}.role")
+    elif keys in (SITE_KEYS, HOST_KEYS) and _is_variable(name):
+        hint = f"it is a variable of the templates: move it below a line [{values.dotted(key, 'override')}]"
     elif keys is SITE_KEYS and name in HOST_KEYS:
         hint = "it is a key of one machine: move it below its [hosts.…] line"
         problems.spoil("hosts")
@@ -205,10 +208,16 @@ def _unknown(name: str, value: Any, key: str, keys: dict[str, Rule], problems: P
     problems.add(values.dotted(key, name), f"is not a known key; {hint}")
 
 
+def _is_variable(name: str) -> bool:
+    from mailops import site_override  # only where it is needed: it reads the templates' tables
+
+    return name in site_override.EVERY
+
+
 def _read_secret(value: Any, key: str, problems: Problems) -> Secret | None:
     """A reference to a password. Its messages never show a value: it may be the password itself."""
     if not isinstance(value, dict):
-        clear = "a password in clear" if isinstance(value, str | int | float) else _kind(value)
+        clear = "a password in clear" if isinstance(value, str | int | float) else kind_of(value)
         problems.add(key, f"is {clear}; write a reference, such as {_REFERENCE}")
         return None
     before = len(problems.lines)
@@ -235,7 +244,7 @@ def _read_alias(value: Any, key: str, problems: Problems) -> Alias | None:
 
 def _read_hosts(value: Any, key: str, problems: Problems) -> dict[str, Host] | None:
     if not isinstance(value, dict):
-        problems.add(key, f"is {_kind(value)}; write {_HOSTS_EXAMPLE}")
+        problems.add(key, f"is {kind_of(value)}; write {_HOSTS_EXAMPLE}")
         return None
     if not value:
         problems.add(key, f"is empty; write {_HOSTS_EXAMPLE}")
@@ -246,8 +255,33 @@ def _read_hosts(value: Any, key: str, problems: Problems) -> dict[str, Host] | N
         except values.Wrong as wrong:
             problems.add(values.dotted(key, name), str(wrong))
         found = HOST.read(table, values.dotted(key, name), problems) or {}
+        if "override" in found:
+            found |= _read_host_override(found.pop("override"), values.dotted(key, name), name, found, problems)
         hosts[name] = Host(**{"role": "", **found, "name": name})
     return hosts
+
+
+def _keep_host_override(value: Any, key: str, problems: Problems) -> Any:
+    """Left for `_read_host_override`, but a key of the machine that has slipped below it is not missing."""
+    for name in HOST_KEYS.keys() & (value.keys() if isinstance(value, dict) else set()):
+        problems.spoil(values.dotted(key.removesuffix(".override"), name))
+    return value
+
+
+def _read_host_override(
+    table: Any, key: str, name: str, found: dict[str, Any], problems: Problems
+) -> dict[str, dict[str, Override]]:
+    """Which variables a machine has depends on its role."""
+    from mailops import site_override
+
+    override = site_override.read_host(table, f"{key}.override", name, found.get("role", ""), problems)
+    return {} if override is None else {"override": override}
+
+
+def _read_override(value: Any, key: str, problems: Problems) -> dict[str, Override] | None:
+    from mailops import site_override
+
+    return site_override.read_site(value, key, problems)
 
 
 def _role(text: str) -> str:
@@ -278,6 +312,7 @@ def _site(path: Path, found: dict[str, Any]) -> Site:
         "vault_cipherdir": "/var/lib/mailops/vault",
         "resolver": None,
         "hosts": {},
+        "override": {},
     }
     return Site(**{**defaults, **found, "path": path})
 
@@ -324,6 +359,7 @@ HOST_KEYS = {
     "identity": _text('identity = "~/.ssh/id_ed25519"'),
     "sudo_pw": Rule('sudo_pw = { prompt = "sudo password" }', _read_secret),
     "debian": _number("debian = 13", range(12, 14)),
+    "override": Rule("[hosts.….override] with variables below it", _keep_host_override),
 }
 HOST = _table('a [hosts.…] table with role = "mailhost"', HOST_KEYS, required=("role",))
 
@@ -349,5 +385,6 @@ SITE_KEYS = {
     "vault_cipherdir": _text('vault_cipherdir = "/var/lib/mailops/vault"', values.own_folder),
     "resolver": _text('resolver = "192.0.2.53"', values.ip_address),
     "hosts": Rule(_HOSTS_EXAMPLE, _read_hosts),
+    "override": Rule("[override] with variables below it", _read_override),
 }
 SITE = _table("a site", SITE_KEYS, required=("domain", "admin_email", "hosts"))

@@ -71,12 +71,18 @@ def _addresses_in_our_domains(site: Site) -> Found:
 
 
 def _admin_is_deliverable(site: Site) -> Found:
-    email = _without_detail(site.admin_email)
-    ours = email.rpartition("@")[2] in site.mail_domains
     known = {user.email for user in site.mail_users} | {alias.src for alias in site.mail_aliases}
-    if ours and not {email, site.admin_email} & known:
-        text = f"{quoted(site.admin_email)} would bounce; add it to mail_users or to mail_aliases"
-        yield "admin_email", text
+    for key, email in (("admin_email", site.admin_email), *_overridden(site, "admin_email")):
+        mailbox = _without_detail(email)
+        if mailbox.rpartition("@")[2] in site.mail_domains and not {mailbox, email} & known:
+            yield key, f"{quoted(email)} would bounce; add it to mail_users or to mail_aliases"
+
+
+def _overridden(site: Site, name: str) -> Iterator[tuple[str, str]]:
+    """Where machines override this key of the site, and with what."""
+    for host in site.hosts.values():
+        if name in host.override:
+            yield f"{dotted('hosts', host.name)}.override.{name}", str(host.override[name])
 
 
 def _aliases_hide_no_mailbox(site: Site) -> Found:
@@ -131,8 +137,13 @@ def _one_mailhost(site: Site) -> Found:
 
 
 def _relay_account_exists(site: Site) -> Found:
-    names = [host.name for host in site.hosts.values() if host.role == "mailnull"]
-    if names and site.relay_email not in {user.email for user in site.mail_users}:
+    users = {user.email for user in site.mail_users}
+    for key, email in _overridden(site, "relay_email"):
+        if email not in users:
+            yield key, f"{quoted(email)} is not among mail_users, and the machine logs in with it; add it there"
+    relaying = [host for host in site.hosts.values() if host.role == "mailnull"]
+    names = [host.name for host in relaying if "relay_email" not in host.override]
+    if names and site.relay_email not in users:
         email = quoted(site.relay_email)
         yield "mail_users", f"has no {email}, as whom {', '.join(names)} will log in; add it"
 

@@ -24,10 +24,15 @@ CHATTER = re.compile(
     r"foreign\.invalid"
     r"|\b(connect|disconnect|lost connection|timeout|hangup|improper command pipelining) (from|after)\b"
     r"|: client=|removed \(canceled\)|TLS connection established|^dovecot: .*(auth failed,|no auth attempts)"
-    r"|NOQUEUE: reject: .*: 5\d\d |does not resolve to address|SASL \w+ authentication failed|SSL_accept error"
+    r"|NOQUEUE: milter-reject|NOQUEUE: reject: .*: 5\d\d |does not resolve to address|SASL \w+ authentication failed|SSL_accept error"
     r"|Connect from local|Disconnect from local",
     re.IGNORECASE,
 )
+DEATH = re.compile(r"\b(fatal|panic): ", re.IGNORECASE)
+# Postfix's and Dovecot's word for not starting what dies at its start, for a while.
+THROTTLING = "throttling"
+# That while Dovecot was away, which is over when this is read: not for good.
+PASSING = "no SASL authentication mechanisms"
 # Nothing logs a password unless it is told to (Dovecot's auth_verbose_passwords, for one).
 PASSWORD = re.compile(r"(pass(word)?s?\b[^:=]{0,20}[:=])\s*\S.*", re.IGNORECASE)
 # Redis says again when it was, and all of them which process it is.
@@ -43,6 +48,14 @@ def since(units: list[str], when: float, lines: int = 8) -> list[str]:
     said = [line for line in _said(units, when) if not CHATTER.search(line[1])]
     reasons = _once(text for priority, text in said if priority <= WARNING or REASON.search(text))
     return reasons[:lines] or _once(text for _, text in said)[-lines:]
+
+
+def death(unit: str, when: float) -> str:
+    """Why `unit` has given up starting some of its processes since the Unix time `when`; "" if it has not."""
+    said = [text for _, text in _said([unit], when)]
+    if not any(THROTTLING in text for text in said):
+        return ""
+    return next((text for text in said if DEATH.search(text) and PASSING not in text), "")
 
 
 def _said(units: list[str], when: float) -> list[tuple[int, str]]:
@@ -72,8 +85,8 @@ def _line(entry: dict[str, Any]) -> tuple[int, str]:
 
 
 def _once(lines: Iterable[str]) -> list[str]:
-    """Without what differs from an earlier line in nothing but numbers."""
+    """Without what differs from an earlier line in nothing but the program's name and numbers."""
     seen: dict[str, str] = {}
     for line in lines:
-        seen.setdefault(re.sub(r"\d+", "0", line), line)
+        seen.setdefault(re.sub(r"\d+", "0", line.partition(": ")[2]), line)
     return list(seen.values())

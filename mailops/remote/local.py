@@ -20,7 +20,8 @@ def merged(base: bytes, local: bytes, style: str, source: str = "this machine's 
     "main.cf" and "master.cf": what `local` sets is taken out of `base` first, since postconf warns of
     everything that is set twice (postconf(5), master(5)). A `local` that sets nothing gives `base` itself.
 
-    What `local` itself sets twice stays: which one is meant only its author knows, and postconf names both.
+    What `local` itself sets twice stays: which one is meant only its author knows. postconf names both lines;
+    of two entries in master.cf master(8) takes the last.
     """
     lines = _lines(local)
     if not any(map(_says_something, lines)):

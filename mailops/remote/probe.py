@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 # Seconds in which a wrong answer may still become right: a reload ends before the last old process has gone.
 BRIEF = 5.0
+GRACE = 0.2  # seconds for a conversation to end that is no longer of interest
 PAUSES = (0.1, 0.1, 0.2, 0.4)  # seconds between tries, the last one again and again
 
 
@@ -54,16 +55,23 @@ def await_all(probes: list[dict[str, Any]], seconds: float = 60.0) -> None:
     A wrong answer that waiting cannot better ends it within a few seconds; a daemon that does not answer yet
     has `seconds`.
     """
-    waits = _side_by_side(probes, _Wait(seconds))
-    failures = [(probe | {"service": said.accused or probe.get("service", "")}, str(said)) for probe, said in waits]
-    if failures:
-        raise ProbesFailed(failures)
+    failed = _Wait(probes, seconds).failed()
+    if failed:
+        raise ProbesFailed(
+            [(probe | {"service": said.accused or probe.get("service", "")}, str(said)) for probe, said in failed]
+        )
 
 
 def ask_all(probes: list[dict[str, Any]]) -> dict[str, str]:
-    """Each probe's name and, once asked, "" or what was wrong."""
-    wrong = {name(probe): str(said) for probe, said in _side_by_side(probes, _once)}
-    return {name(probe): wrong.get(name(probe), "") for probe in probes}
+    """One question each, side by side: by the probes' names, "" or what was wrong."""
+    answers: dict[str, str] = {name(probe): "" for probe in probes}
+
+    def keep(probe: dict[str, Any]) -> None:
+        answers[name(probe)] = ask(probe)
+
+    for thread in [_started(keep, probe) for probe in probes]:
+        thread.join()
+    return answers
 
 
 def ask(probe: dict[str, Any]) -> str:
@@ -77,30 +85,73 @@ def name(probe: dict[str, Any]) -> str:
 
 
 class _Wait:
-    """One wait for a set of probes: over for all as soon as one of them is known to fail for good."""
+    """One wait for a set of probes: over as soon as all are satisfied, or one is known to fail for good."""
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, probes: list[dict[str, Any]], seconds: float) -> None:
+        self._probes = probes
+        self._start = time.time()  # as the journal counts
         self._deadline = time.monotonic() + seconds
+        self._open = set(range(len(probes)))  # by number; those that are still being asked
+        self._failed: dict[int, Unsatisfied] = {}
         self._over = threading.Event()
 
-    def __call__(self, probe: dict[str, Any]) -> Unsatisfied | None:
-        """None once it is satisfied, or no longer of interest; else why it is not."""
+    def failed(self) -> list[tuple[dict[str, Any], Unsatisfied]]:
+        """Ask, and name those that failed, in their order.
+
+        One that may still be waiting for its daemon to start is not blamed for another's failure.
+        """
+        from .conversation import NotYet
+
+        threads = [_started(self._ask, number) for number in range(len(self._probes))]
+        pause = BRIEF
+        while threads and not self._over.wait(pause):
+            pause = 1.0
+            self._look_for_the_dead()
+            if time.monotonic() > self._deadline + pause:  # in the middle of a long conversation
+                self._failed |= {number: NotYet("no answer in time") for number in tuple(self._open)}
+                break
+        for thread in threads:
+            thread.join(GRACE)
+        return [(self._probes[number], said) for number, said in sorted(self._failed.items())]
+
+    def _ask(self, number: int) -> None:
+        """Until it is satisfied, fails, or is no longer of interest."""
         pauses = list(PAUSES)
         wrong: Unsatisfied | None = None
         since = 0.0
-        while said := _once(probe):
+        while said := _once(self._probes[number]):
             now = time.monotonic()
-            if _is_lasting(said, probe):
-                since = since or now
-                wrong = said
+            if _is_lasting(said, self._probes[number]):
+                wrong, since = said, since or now
             if wrong and now - since >= BRIEF:
+                self._failed[number] = wrong
                 self._over.set()
-                return wrong
-            if now >= self._deadline:
-                return wrong or said
+            elif now >= self._deadline:
+                self._failed[number] = wrong or said
+                break
             if self._over.wait(pauses.pop(0) if len(pauses) > 1 else pauses[0]):
-                return wrong  # one that only waits for its daemon to start is not to be blamed
-        return None
+                self._failed |= {number: wrong} if wrong else {}
+                return
+        self._open.discard(number)
+        if not self._open:
+            self._over.set()
+
+    def _look_for_the_dead(self) -> None:
+        """A service whose processes die at their start keeps its port and lets everybody wait: its log tells."""
+        from . import daemon_log
+        from .conversation import Wrong
+
+        for number in tuple(self._open):
+            unit = self._probes[number].get("service", "")
+            if death := daemon_log.death(unit, self._start):
+                self._failed[number] = Wrong(f"no answer: {death}")
+                self._over.set()
+
+
+def _started(work: Callable[[Any], None], argument: Any) -> threading.Thread:
+    thread = threading.Thread(target=work, args=(argument,), daemon=True)
+    thread.start()
+    return thread
 
 
 def _once(probe: dict[str, Any]) -> Unsatisfied | None:
@@ -118,6 +169,8 @@ def _once(probe: dict[str, Any]) -> Unsatisfied | None:
         return NotYet(error.strerror or str(error) or type(error).__name__)
     except AgentError as error:
         return Wrong(error.message)
+    except Exception as error:  # no daemon of ours talks like this
+        return Wrong(f"an answer that makes no sense ({type(error).__name__}: {error})")
     return None
 
 
@@ -136,25 +189,3 @@ def is_down(unit: str) -> bool:
     daemon = instance if own["SubState"] == "exited" else own
     return daemon["ActiveState"] in ("inactive", "failed")
 
-
-def _side_by_side(
-    probes: list[dict[str, Any]], work: Callable[[dict[str, Any]], Unsatisfied | None]
-) -> list[tuple[dict[str, Any], Unsatisfied]]:
-    """The probes that were not satisfied, in their order. What is no answer at all is raised."""
-    answers: list[Unsatisfied | None] = [None] * len(probes)
-    errors: list[Exception] = []
-
-    def keep(number: int) -> None:
-        try:
-            answers[number] = work(probes[number])
-        except Exception as error:
-            errors.append(error)
-
-    threads = [threading.Thread(target=keep, args=(number,), daemon=True) for number in range(len(probes))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if errors:
-        raise errors[0]
-    return [(probe, answer) for probe, answer in zip(probes, answers, strict=True) if answer]

@@ -16,6 +16,8 @@ from .shell import run
 # Nobody's, for ever (RFC 2606); `daemon_log` knows our own refusals by it.
 FOREIGN = "probe@foreign.invalid"
 RSPAMD, DOVECOT = "rspamd.service", "dovecot.service"
+# milter_default_action = tempfail (postconf(5)): to a command, at the start, to STARTTLS.
+MILTER_AWAY = ("451 4.7.1 Service unavailable", "421 4.7.1", "454 4.3.0 Try again later")
 # mynetworks with a shorter prefix than this trusts strangers.
 NARROW = {4: 8, 6: 16}
 
@@ -225,9 +227,9 @@ def _login_service(path: str) -> None:
 
 
 def _refusal(what: str, code: int, text: str) -> Wrong | NotYet:
-    """4.7.1 is what Postfix says while its milter is away, 421 and 4.3.2 while it is itself going or coming."""
+    """What Postfix says while its milter is away, and 421 or 4.3.2 while it is itself going or coming, passes."""
     reason = f"{what}: {code} {' '.join(text.splitlines())}"
-    if code in (421, 451) and text.startswith("4.7.1"):
+    if f"{code} {text}".startswith(MILTER_AWAY):
         return NotYet(reason, accused=RSPAMD)
     if code == 421 or text.startswith("4.3.2"):
         return NotYet(reason)

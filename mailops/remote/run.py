@@ -202,7 +202,7 @@ class Run:
             if active["number"]:
                 before = machine.manifest()
                 services.activate(before["services"], paths)
-                probe.await_all([item for item in before["probes"] if not item.get("when")])
+                _prove_again([item for item in before["probes"] if not item.get("when")])
             else:  # there was no mail system before: none stays behind half made
                 services.stop([service["unit"] for service in wanted["services"] if service["unit"] not in running])
         except AgentError as second:
@@ -248,6 +248,20 @@ def _checked(wanted: dict[str, Any], changes: dict[str, State], content: Callabl
 def _probed(probes: list[dict[str, Any]]) -> list[str]:
     probe.await_all(probes)
     return []
+
+
+def _prove_again(probes: list[dict[str, Any]]) -> None:
+    """After a rollback. A daemon that fell over meanwhile is started afresh.
+
+    master(8) does not start a program of Postfix for a minute after it has died, whatever is reloaded.
+    """
+    try:
+        probe.await_all(probes)
+    except probe.ProbesFailed as error:
+        for unit in dict.fromkeys(failed.get("service", "") for failed, _ in error.failures):
+            if unit:
+                run_program("systemctl", "restart", unit)
+        probe.await_all(probes)
 
 
 def _reload_units(paths: list[str]) -> None:

@@ -19,6 +19,7 @@ def manifest_for(site: Site, host: Host, facts: dict[str, Any], secrets: Callabl
     """
     from mailops.roles import mailhost, mailnull
 
+    site = site.seen_by(host)
     if host.role == "mailhost":
         return mailhost.manifest(site, host, facts)
     if host.role == "mailnull":
@@ -34,6 +35,9 @@ def host_name(site: Site, host: Host) -> str:
 
 
 def variables(site: Site, host: Host, facts: dict[str, Any]) -> dict[str, Any]:
-    """The names that every template may use: the Site's own, `host`, `release` and `fqdn`."""
+    """The names that a template may use: the Site's own, `host`, `release` and `fqdn`, the variables of the role."""
+    from mailops.roles.defaults import values
+
     names = {name: getattr(site, name) for name in site.__dataclass_fields__}
-    return names | {"host": host, "release": facts["release"], "fqdn": host_name(site, host)}
+    names |= {"host": host, "release": facts["release"], "fqdn": host_name(site, host)}
+    return names | values(site, host)

@@ -45,6 +45,19 @@ ATTRIBUTES: dict[str, tuple[int, str, str]] = {
     "/usr/bin/mailcfg": (0o755, "root", "root"),
     "/usr/sbin/mailboot": (0o755, "root", "root"),
     "/etc/redis/redis.conf": (0o640, "root", "redis"),
+    # Rspamd reads it as _rspamd, also when it may not be everybody's any more (see `mailops.remote.local.mode`).
+    "/etc/rspamd/additions.conf": (0o644, "root", "_rspamd"),
+}
+# The administrator's own additions, in files that mailops never writes: path -> that file, how they are merged.
+LOCAL = "/etc/mailops/local"
+POSTFIX_LOCAL = {
+    "/etc/postfix/main.cf": (f"{LOCAL}/postfix/main.cf", "main.cf"),
+    "/etc/postfix/master.cf": (f"{LOCAL}/postfix/master.cf", "master.cf"),
+}
+LOCALS = POSTFIX_LOCAL | {
+    "/etc/dovecot/dovecot.conf": (f"{LOCAL}/dovecot/dovecot.conf", "append"),
+    "/etc/rspamd/additions.conf": (f"{LOCAL}/rspamd/rspamd.conf", "append"),
+    "/etc/redis/redis.conf": (f"{LOCAL}/redis/redis.conf", "append"),
 }
 
 
@@ -66,7 +79,7 @@ def manifest(site: Site, host: Host, facts: dict[str, Any]) -> Manifest:
         dkim=_dkim(site),
         certificates=(Certificate((site.mail_server_hostname,), f"{TLS}/fullchain.pem", f"{TLS}/privkey.pem"),),
         files=_files(site, host, facts),
-        services=_services(facts["release"]),
+        services=_services(site, facts["release"]),
         probes=_probes(site),
     )
 
@@ -118,13 +131,12 @@ def _dkim(site: Site) -> Dkim | None:
 
 
 def _files(site: Site, host: Host, facts: dict[str, Any]) -> tuple[File, ...]:
-    others = [site.hosts[name] for name in site.hosts if site.hosts[name].role != "mailhost"]
+    others = [other for other in site.hosts.values() if other.role != "mailhost"]
     accounts = {roles.host_name(site, other): site.seen_by(other).relay_email for other in others}
     relays = {name: account for name, account in accounts.items() if name not in site.mail_domains}
-    null_clients = list(relays)
     names = roles.variables(site, host, facts) | {
         "relays": relays,  # other machine -> the account that it logs in with
-        "host_names": [name for name in (site.mail_server_hostname,) if name not in site.mail_domains] + null_clients,
+        "host_names": [name for name in (site.mail_server_hostname,) if name not in site.mail_domains] + [*relays],
         # RFC 5321 wants a postmaster, and what a machine sends comes from root and bounces to it.
         "host_locals": sorted({"root", "postmaster", *site.mail_local_admin_aliases}),
     }
@@ -136,19 +148,20 @@ def _file(site: Site, path: str, content: bytes) -> File:
     if path.startswith(SIEVE):  # Dovecot compiles the scripts as vmail and puts the result beside them
         return File(f"{site.sieve_root}/{path.removeprefix(SIEVE)}", content, 0o644, "vmail", "vmail")
     mode, owner, group = ATTRIBUTES.get(path, (0o644, "root", "root"))
-    return File(path, content, mode, owner, group)
+    local, merge = LOCALS.get(path, ("", "append"))
+    return File(path, content, mode, owner, group, local=local, merge=merge)
 
 
-def _services(release: int) -> tuple[Service, ...]:
+def _services(site: Site, release: int) -> tuple[Service, ...]:
     """In the order of their start. Postfix comes last: mail is taken when everything else is there."""
     units = "/etc/systemd/system"
     postfix_roots: tuple[str, ...] = ("/etc/postfix", TLS)
     if release == 12:  # its daemons run in an instance of this unit
         postfix_roots += (f"{units}/postfix@.service.d",)
     return (
-        Service("redis-server.service", ("/etc/redis",), "restart"),
-        Service("rspamd.service", ("/etc/rspamd",), "reload", checks=(("rspamadm", "configtest"),)),
-        Service("dovecot.service", ("/etc/dovecot", TLS), "reload", checks=(quiet("doveconf -n"),)),
+        Service("redis-server.service", ("/etc/redis",), "restart", checks=(_redis_check(site),)),
+        Service("rspamd.service", ("/etc/rspamd",), "reload", checks=(RSPAMD_CHECK,)),
+        Service("dovecot.service", ("/etc/dovecot", TLS), "reload", checks=_dovecot_checks(site)),
         Service("postfix.service", postfix_roots, "reload", checks=POSTFIX_CHECKS),
     )
 
@@ -159,8 +172,44 @@ def quiet(command: str) -> tuple[str, ...]:
     return ("sh", "-c", script)
 
 
-# postconf(1) warns of what it does not know; `postfix check` looks at files and their owners.
-POSTFIX_CHECKS = (quiet("postconf"), quiet("postconf -M"), quiet("postfix check"))
+# postconf(1) warns of what it does not know; any other command reads the numbers, and says what is wrong with them
+# where Debian 12's `postfix check` ends without a word; that one looks at files and their owners.
+POSTFIX_CHECKS = (
+    quiet("postconf"),
+    quiet("postconf -M"),
+    quiet("postmap -q mailops inline:{mailops=x}"),
+    quiet("postfix check"),
+)
+
+# It ends well with an element that it does not know; then that is not all it says.
+RSPAMD_CHECK = (
+    "sh",
+    "-c",
+    'said=$(rspamadm configtest 2>&1); [ "$said" = "syntax OK" ] || { echo "$said" >&2; exit 1; }',
+)
+
+
+def _dovecot_checks(site: Site) -> tuple[tuple[str, ...], ...]:
+    """doveconf(1) -x opens the files behind settings, but not those of passdb and userdb.
+
+    Those in the vault are not there while it is locked.
+    """
+    named = r"sed -n 's,^ *\(args\|passwd_file_path\|sqlite_path\) = \(.* \)\?,,p'"
+    present = '[ -e "$file" ] || echo "$file, which a passdb or userdb names, does not exist" >&2'
+    files = f'while read -r file; do case "$file" in *%*|{site.vault}/*) ;; /*) {present} ;; esac; done'
+    return quiet("doveconf -nx"), quiet(f"{{ doveconf -n | {named} | {files}; }}")
+
+
+def _redis_check(site: Site) -> tuple[str, ...]:
+    """Redis has no check of its own: it reads the file up to a last directive that it cannot know, and ends there.
+
+    Nothing is opened by then but what `dir`, `include` and `loadmodule` name; the vault may be locked.
+    """
+    read = f"grep -vx 'dir {site.vault}/redis' /etc/redis/redis.conf | redis-server - --pidfile '' --logfile ''"
+    wrong = 'grep -v mailops-checked | grep -A1 -e ">>>" -e "atal error" -e "failed to load"'
+    script = f'said=$({read} --mailops-checked 1 2>&1); wrong=$(echo "$said" | {wrong}); '
+    script += 'case "$said" in *mailops-checked*) [ "$wrong" ] || exit 0 ;; esac; echo "${wrong:-$said}" >&2; exit 1'
+    return ("sh", "-c", script)
 
 
 def _probes(site: Site) -> tuple[Probe, ...]:

@@ -8,7 +8,7 @@ from typing import Any
 from mailops import render, roles
 from mailops.errors import BAD_INPUT, MailopsError
 from mailops.manifest import File, Manifest, Probe, Service
-from mailops.roles.mailhost import POSTFIX_CHECKS
+from mailops.roles.mailhost import POSTFIX_CHECKS, POSTFIX_LOCAL
 from mailops.site import Host, Secret, Site
 
 PACKAGES = ("postfix", "libsasl2-modules", "ca-certificates", "python3")
@@ -25,7 +25,7 @@ def manifest(site: Site, host: Host, facts: dict[str, Any], secrets: Callable[[S
     certificate = str(facts.get("mailhost_certificate") or "")
     names = roles.variables(site, host, facts) | {"mailhost_certificate": certificate}
     tree = render.tree(("mailnull", f"mailnull-debian{facts['release']}"), names)
-    files = [File(path, content) for path, content in tree.items()]
+    files = [_file(path, content) for path, content in tree.items()]
     if certificate:
         files.append(File(CERTIFICATE, certificate.encode()))
     files.append(File(PASSWORD_FILE, _login(site, secrets), 0o600, secret=True))
@@ -45,6 +45,11 @@ def manifest(site: Site, host: Host, facts: dict[str, Any], secrets: Callable[[S
         ),
         probes=(Probe("relay", 25, {"recipient": f"root@{roles.host_name(site, host)}"}, "postfix.service"),),
     )
+
+
+def _file(path: str, content: bytes) -> File:
+    local, merge = POSTFIX_LOCAL.get(path, ("", "append"))
+    return File(path, content, local=local, merge=merge)
 
 
 def _login(site: Site, secrets: Callable[[Secret], str]) -> bytes:

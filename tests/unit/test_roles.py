@@ -248,3 +248,53 @@ def test_a_null_client_trusts_the_pinned_certificate_alone(name: str) -> None:
 def test_commands_can_be_run_and_nothing_else_can() -> None:
     runnable = {file.path for file in manifest().files if file.mode & 0o111}
     assert runnable == {"/usr/bin/mailcfg", "/usr/sbin/mailboot"}
+
+
+@pytest.mark.parametrize("release", RELEASES)
+def test_every_daemon_has_a_place_for_additions(release: int) -> None:
+    """And mailops never writes there: no managed file lies in that folder."""
+    local = "/etc/mailops/local"
+    postfix = {
+        "/etc/postfix/main.cf": (f"{local}/postfix/main.cf", "main.cf"),
+        "/etc/postfix/master.cf": (f"{local}/postfix/master.cf", "master.cf"),
+    }
+    others = {
+        "/etc/dovecot/dovecot.conf": (f"{local}/dovecot/dovecot.conf", "append"),
+        "/etc/rspamd/additions.conf": (f"{local}/rspamd/rspamd.conf", "append"),
+        "/etc/redis/redis.conf": (f"{local}/redis/redis.conf", "append"),
+    }
+    for name, wanted in (("mail", postfix | others), ("backup", postfix)):
+        made = manifest(name, release)
+        assert {file.path: (file.local, file.merge) for file in made.files if file.local} == wanted
+        assert not any(file.path.startswith(local) for file in made.files)
+        assert not any(file.secret for file in made.files if file.local)
+
+
+@pytest.mark.parametrize("release", RELEASES)
+def test_additions_to_rspamd_come_last_and_are_merged(release: int) -> None:
+    made = manifest(release=release)
+    lines = text(made, "/etc/rspamd/rspamd.conf").splitlines()
+    assert lines[-1] == '.include(priority=11; duplicate=merge) "$CONFDIR/additions.conf"'
+    assert ("lang_detection {" in lines) == (release == 13)
+    additions = files(made)["/etc/rspamd/additions.conf"]
+    assert all(line.startswith("#") for line in additions.content.decode().splitlines())
+    assert (additions.mode, additions.group) == (0o644, "_rspamd")
+
+
+def test_every_daemon_judges_its_configuration(every: tuple[str, int]) -> None:
+    for service in manifest(*every).services:
+        assert service.checks, service.unit
+        assert all("\n" not in part for command in service.checks for part in command)
+
+
+def test_a_moved_vault_moves_in_the_checks() -> None:
+    """What lies in the vault is not there while it is locked, and must not be missed then."""
+    made = manifest(
+        vault="/srv/safe", dkim_keyroot="/srv/safe/dkim", sieve_root="/srv/safe/sieve", vault_cipherdir="/srv/c"
+    )
+    checks = {
+        service.unit: " ".join(part for command in service.checks for part in command) for service in made.services
+    }
+    assert "|/srv/safe/*)" in checks["dovecot.service"]
+    assert "dir /srv/safe/redis" in checks["redis-server.service"]
+    assert "\ndir /srv/safe/redis\n" in text(made, "/etc/redis/redis.conf")

@@ -16,7 +16,6 @@ from tests import wheel
 from tests.e2e.house import FAB, House, token, until
 
 Edit = Callable[[Any], None]
-MAIN_CF = "/etc/postfix/main.cf"
 DAEMONS = "postfix.service dovecot.service rspamd.service redis-server.service mailops-vault.service"
 
 
@@ -112,23 +111,6 @@ def test_plan_never_shows_a_password(up: House, site: Callable[[Edit], Path]) ->
 # push
 
 
-def test_push_puts_an_edited_file_back_and_keeps_the_edit(up: House) -> None:
-    mark = f"# {token()}"
-    was = up.run("mail", f"sha256sum {MAIN_CF}; stat -c '%a %U %G' {MAIN_CF}")
-    up.run("mail", f"echo '{mark}' >> {MAIN_CF}; chmod 600 {MAIN_CF}")
-    done = up.fab("-H", "mail", "push")
-    assert f"● files        {MAIN_CF}" in done.stdout
-    assert f"{MAIN_CF} had been edited on this machine" in done.stdout
-    assert up.run("mail", f"sha256sum {MAIN_CF}; stat -c '%a %U %G' {MAIN_CF}") == was
-    kept = up.run("mail", f"grep -rlxF '{mark}' /var/lib/mailops/generations").split()
-    assert len(kept) == 1
-    folder = os.path.dirname(kept[0])
-    record = json.loads(up.run("mail", f"cat {folder}/record.json"))
-    assert record["files"] == {MAIN_CF: {"kept": os.path.basename(kept[0]), "mode": 0o600, "owner": [0, 0]}}
-    assert up.run("mail", f"stat -c %a {folder}").strip() == "700"
-    assert up.fab_json("-H", "mail", "push")["mail"]["changes"] == {}
-
-
 def test_push_puts_a_missing_file_back_and_its_daemon_notices(up: House) -> None:
     before = lives(up, "backup", "postfix.service")
     up.run("backup", "rm /etc/postfix/sasl_passwd")
@@ -154,7 +136,7 @@ def test_the_second_of_two_runs_gives_way_and_says_to_whom(
         for task in ("bootstrap", "push", "unlock", "lock"):
             done = up.fab("-H", "mail", task, check=False)
             assert done.returncode == 5, task
-            assert re.search(r"mail: \S+@\S+ is running bootstrap on this machine since \d\d:\d\d:\d\d", done.stderr)
+            assert re.search(r"mail: \S+@\S+ \(from \S+\) is running bootstrap on this machine since", done.stderr)
         assert up.fab("-H", "mail", "status").returncode == 0  # who only looks need not wait
     finally:
         gate.touch()

@@ -1,0 +1,132 @@
+"""What a machine remembers of those who changed it: who, from where, with what, how it went; and no secret."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.house import House, token
+
+Edit = Callable[[Any], None]
+Site = Callable[[Edit], Path]
+FOLDER = "/var/log/mailops"
+
+
+def git(folder: Path, *words: str) -> str:
+    who = ["-c", "user.name=Ann", "-c", "user.email=ann@example.test", "-c", "commit.gpgsign=false"]
+    done = subprocess.run(["git", *who, *words], cwd=folder, check=True, capture_output=True, text=True)
+    return done.stdout.strip()
+
+
+def entries(house: House, name: str, count: int = 1000) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = house.fab_json("-H", name, "history", "--count", str(count))[name]["entries"]
+    return found
+
+
+def limit(size: Any) -> Edit:
+    def edit(doc: Any) -> None:
+        doc["override"] = {"message_size_limit": size}
+
+    return edit
+
+
+@pytest.fixture
+def repository(site: Site) -> Path:
+    """A site with another limit, in a git repository of its own, committed."""
+    path = site(limit(44_000_000))
+    git(path.parent, "init", "--quiet")
+    git(path.parent, "add", "hosts.toml")
+    git(path.parent, "commit", "--quiet", "-m", "a limit")
+    return path
+
+
+def test_a_push_is_recorded_with_who_from_where_and_the_commit(up: House, repository: Path) -> None:
+    count, began = len(entries(up, "mail")), time.time()
+    commit = git(repository.parent, "rev-parse", "--short", "HEAD")
+    up.fab("-H", "mail", "push", site=repository)
+    repository.write_text(repository.read_text() + "\n# not committed\n")
+    up.fab("-H", "mail", "push", site=repository)  # nothing to do, nothing to record
+    repository.write_text(repository.read_text().replace("44000000", "45000000"))
+    up.fab("-H", "mail", "push", site=repository)
+    up.fab("-H", "mail", "push")
+    found = entries(up, "mail")[count:]
+    assert [entry["revision"] for entry in found] == [commit, f"{commit}+", ""]
+    logins = up.run("mail", "journalctl -o cat -n 200 -u ssh.service").split("Accepted publickey for root from ")
+    for entry in found:
+        assert (entry["task"], entry["outcome"], entry["why"]) == ("push", "done", "")
+        assert re.fullmatch(r"\S+@\S+", entry["who"])
+        assert entry["from"] == logins[-1].split()[0]
+        assert entry["changed"]["files"] == ["/etc/postfix/main.cf"]
+        assert entry["changed"]["services"] == ["reload postfix.service"]
+        assert 0 < entry["seconds"] < 60
+        assert began - 1 < entry["when"] < time.time() + 1
+    made = up.fab_json("-H", "mail", "generations")["mail"]["generations"][-3:]
+    assert [each["revision"] for each in made] == [commit, f"{commit}+", ""]
+    assert [each["number"] for each in made] == [entry["generation"] for entry in found]
+
+
+def test_the_list_for_a_person(up: House, repository: Path) -> None:
+    up.fab("-H", "mail", "push", site=repository)
+    up.fab("-H", "mail", "rollback")
+    commit = git(repository.parent, "rev-parse", "--short", "HEAD")
+    head, columns, first, second = up.fab("-H", "mail", "history", "--count", "2").stdout.splitlines()
+    assert head == "mail  the last runs that changed something, or tried to"
+    assert columns.split() == ["WHEN", "WHO", "FROM", "TASK", "REVISION", "SECONDS", "OUTCOME", "CHANGED"]
+    assert re.search(rf"  push +{commit} +\d+\.\d +done +files /etc/postfix/main.cf; services reload postfix", first)
+    assert re.search(r"  rollback +\d+\.\d +done +files /etc/postfix/main.cf; services reload postfix.service", second)
+    up.fab("-H", "mail", "push", "--overwrite")
+
+
+def test_a_refused_run_is_recorded_with_the_reason(up: House, site: Site) -> None:
+    count = len(entries(up, "mail"))
+    done = up.fab("-H", "mail", "push", site=site(limit("lots")), check=False)
+    assert done.returncode in (1, 2)
+    found = entries(up, "mail")[count:]
+    if done.returncode == 1:  # the machine's daemons have refused it, and not the laptop
+        assert [entry["outcome"] for entry in found] in (["refused"], ["rolled back"])
+        assert "message_size_limit" in found[0]["why"] or "postfix" in found[0]["why"]
+
+
+def test_runs_that_change_nothing_are_not_recorded(up: House) -> None:
+    before = entries(up, "mail")
+    up.fab("-H", "mail", "push")
+    up.fab("-H", "mail", "bootstrap")
+    up.fab("-H", "mail", "plan")
+    up.fab("-H", "mail", "drift")
+    assert entries(up, "mail") == before
+
+
+def test_the_first_bootstrap_is_recorded(house: House) -> None:
+    for name in ("mail", "backup", "web"):
+        runs = [entry for entry in entries(house, name) if entry["task"] == "bootstrap"]
+        assert {"packages", "files", "services"} <= {room for entry in runs for room in entry["changed"]}
+        assert any(entry["outcome"] == "done" for entry in runs)
+
+
+def test_only_administrators_read_it(up: House) -> None:
+    for name in ("mail", "backup"):
+        assert up.run(name, f"stat -c '%a %U:%G' {FOLDER} {FOLDER}/history.jsonl") == "750 root:adm\n640 root:adm\n"
+
+
+@pytest.mark.parametrize("name", ["mail", "backup", "web"])
+def test_no_secret_and_no_address_is_in_it(up: House, name: str) -> None:
+    planted = token()
+    up.run(name, f"echo {planted} >{FOLDER}/planted")
+    text = up.run(name, f"cat {FOLDER}/*; rm {FOLDER}/planted")
+    assert planted in text
+    assert [where for where, secret in up.secrets().items() if secret in text] == []
+    addresses = [user for user in ("user1@example.test", "user2@second.test", "sales@example.test") if user in text]
+    assert addresses == []
+
+
+def test_the_count_limits_the_list(up: House) -> None:
+    everything = entries(up, "mail")
+    assert entries(up, "mail", 1) == everything[-1:]
+    done = up.fab("history", "--count", "none", check=False)
+    assert (done.returncode, done.stdout) == (2, "")

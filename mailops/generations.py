@@ -11,8 +11,8 @@ from mailops.connection import Answers, Machine
 from mailops.errors import BAD_INPUT, MailopsError
 
 AFTERWARDS = (
-    "hosts.toml still says otherwise, and the next push or bootstrap does what it says; fab -H {name} plan shows that",
-    "the files of mailops went back; packages, system users, accounts and keys stayed as they are",
+    "generation {number} is active again; packages, system users, accounts and keys stayed as they are",
+    "hosts.toml is as it was: the next push or bootstrap does what it says; fab -H {name} plan shows what that is",
 )
 
 
@@ -60,8 +60,9 @@ def _rollback(machine: Machine, to: int | None, overwrite: bool) -> dict[str, An
     answers: Answers = {"edited": partial(diffs.show_edits, machine.host.name, machine.listener)}
     result = machine.call("rollback", args, answers)
     result["seconds"] = round(time.monotonic() - started, 1)
-    for text in (*result["notes"], converge.summary(result), *AFTERWARDS):
-        machine.listener.say(text.format(name=machine.host.name))
+    afterwards = (line.format(number=result["generation"], name=machine.host.name) for line in AFTERWARDS)
+    for text in (*result["notes"], converge.summary(result), *afterwards):
+        machine.listener.say(text)
     return result
 
 

@@ -34,6 +34,7 @@ def unlock(args: dict[str, Any], link: Any) -> dict[str, Any]:
             if passphrase is None:
                 raise AgentError("the vault was locked a moment ago", hint="try again", code=vault.LOCKED)
             run.room("vault", lambda: _open(wanted["vault"], passphrase))
+        run.mountpoint = wanted["vault"]["mountpoint"]
         run.recover()
         wanted = machine.manifest()
         database.recover(wanted["accounts"]["database"])  # before Postfix and Dovecot, who may only read

@@ -9,12 +9,12 @@ from __future__ import annotations
 import base64
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from . import generations
 from .errors import AgentError
-from .files import State, digest, ids, observe, read, same
+from .files import Change, State, digest, ids, observe, read, same
 from .machine import MANIFEST
 
 Reachable = Callable[[str], bool]
@@ -45,6 +45,8 @@ class Candidate:
         self._add_manifest(wanted)
         targets = {path: self.files[path] for path in self.now if path in self.files} | self.released
         self.changes = {path: state for path, state in targets.items() if not same(self.now[path], state)}
+        if strange := [path for path in self.changes if "other" in (self.now[path] or {})]:
+            raise AgentError(f"{strange[0]} is not a file on this machine", "move away what stands there")
 
     def content(self, state: State) -> bytes:
         """What a state of `files` or `released` says; AgentError when that is not here."""
@@ -53,6 +55,9 @@ class Candidate:
         if kept is None:
             raise AgentError("a content that was to be written is not here; run it again")
         return kept
+
+    def change(self, paths: Collection[str]) -> Change:
+        return Change({p: self.now[p] for p in paths}, {p: self.changes[p] for p in paths}, self.content)
 
     def edited(self) -> list[str]:
         """The paths among the changes that somebody else has changed since mailops wrote them."""

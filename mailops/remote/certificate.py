@@ -29,6 +29,9 @@ def _make(item: dict[str, Any]) -> None:
         command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-sha256"]
         command += ["-days", str(DAYS), "-subj", f"/CN={item['names'][0]}", "-addext", f"subjectAltName={names}"]
         run(*command, "-keyout", key, "-out", cert)
+        for lone in (item["key"], item["cert"]):  # half a pair fits no other half; its owner finds it beside
+            if os.path.exists(lone):
+                os.replace(lone, f"{lone}.old")
         for source, target, mode in ((key, item["key"], 0o600), (cert, item["cert"], 0o644)):
             with open(source, "rb") as file:
                 write_atomic(target, file.read(), mode)

@@ -108,6 +108,7 @@ class Convergence(Run):
 
     def converge(self, wanted: dict[str, Any], overwrite: bool) -> None:
         self.wanted = wanted
+        self.mountpoint = (wanted["vault"] or {}).get("mountpoint", "")
         self._candidate: Candidate | None = None
         self.recover_with_vault()
         if not overwrite:
@@ -152,11 +153,11 @@ class Convergence(Run):
         wanted = self.wanted
         self.opened = machine.vault_is_open(wanted)
         candidate = self.candidate(self.opened)
-        if set(candidate.changes) - {MANIFEST}:
-            self.apply(wanted, candidate.changes, self.record(candidate), candidate.content, self.opened)
+        change = candidate.change(candidate.changes)
+        if set(change.after) - {MANIFEST} or not candidate.active["number"]:
+            self.apply(wanted, change, self.record(candidate), self.opened)
             return
-        if candidate.changes:
-            self.amend(candidate.changes, candidate.record(), candidate.content)
+        self.amend(change, candidate.record())
         if self.opened:
             self.activate(wanted, [])
 
@@ -179,9 +180,9 @@ class Convergence(Run):
         wanted = self.wanted | {"files": [f for f in self.wanted["files"] if f["path"].startswith(FIRST)]}
         candidate = Candidate(wanted, generations.active(), self.link, lambda path: path.startswith(FIRST))
         paths = [file["path"] for file in wanted["files"]]
-        units = {path: state for path, state in candidate.changes.items() if path in paths}
-        self.amend(units, {"files": generations.active()["files"] | units}, candidate.content)
-        return lines(units)
+        units = candidate.change([path for path in candidate.changes if path in paths])
+        self.amend(units, {"files": generations.active()["files"] | units.after})
+        return lines(units.after)
 
     def open_vault(self) -> list[str]:
         changes = vault.converge(self.wanted["vault"], self.link)
@@ -208,7 +209,7 @@ def _differences(candidate: Candidate) -> list[dict[str, Any]]:
 
 def _objections(wanted: dict[str, Any], candidate: Candidate) -> str:
     try:
-        validate.check(wanted["services"], candidate.changes, candidate.content)
+        validate.check(wanted["services"], candidate.change(candidate.changes))
     except AgentError as error:
         return error.message
     return ""

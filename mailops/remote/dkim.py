@@ -87,9 +87,9 @@ def _converge_one(stem: str, domain: str, selector: str, dry_run: bool) -> list[
         return changes
     owner = ids(OWNER, GROUP)
     if not os.path.exists(key):
-        write_atomic(key, _new_key(), MODE, *owner)
         with contextlib.suppress(FileNotFoundError):  # a record of some other key must not be published
             os.unlink(text)
+        write_atomic(key, _new_key(), MODE, *owner)
     if not os.path.exists(text):
         zone = zone_lines(record_name(domain, selector), _value(key))
         write_atomic(text, zone.encode(), MODE, *owner)

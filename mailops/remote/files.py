@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import grp
 import hashlib
+import json
 import os
 import pwd
 import stat
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from .errors import AgentError
@@ -19,6 +22,15 @@ from .errors import AgentError
 State = dict[str, Any] | None
 COOL = 2.5  # seconds
 COMPARED = ("sha256", "mode", "uid", "gid", "link", "other")
+
+
+@dataclass
+class Change:
+    """Paths, the states that they are believed to be in, and those that they are to be in; what these say."""
+
+    before: dict[str, State]
+    after: dict[str, State]
+    content: Callable[[State], bytes]
 
 
 def observe(path: str) -> State:
@@ -59,6 +71,17 @@ def read(path: str) -> bytes:
             return file.read()
     except (FileNotFoundError, NotADirectoryError):
         return b""
+
+
+def read_json(path: str, remedy: str) -> Any:
+    """What our own file says, None when there is none; AgentError, with a `remedy`, for one that is damaged."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            return json.load(file)
+    except FileNotFoundError:
+        return None
+    except ValueError as error:  # after a power cut, on a disk that had promised more than it kept
+        raise AgentError(f"{path} on this machine is damaged: {error}", remedy) from None
 
 
 def digest(content: bytes) -> str:

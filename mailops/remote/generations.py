@@ -11,12 +11,13 @@ never listed, and nobody goes back to it.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from typing import Any
 
 from .errors import AgentError
-from .files import State, digest, read, write_whole
+from .files import State, digest, read, read_json, write_whole
 from .machine import STATE
 from .shell import sync_directory, write_atomic
 
@@ -45,22 +46,37 @@ def numbers() -> list[int]:
 
 
 def load(number: int) -> Record:
-    try:
-        record: Record = json.loads(read(path(number)))
-    except ValueError:
+    """AgentError (2) for a generation that is not here; (1) for one whose record is damaged."""
+    record: Record | None = read_json(path(number), f"no way back to it any more: rm {path(number)}")
+    if record is None:
         known = ", ".join(map(str, numbers())) or "none"
-        raise AgentError(f"there is no generation {number} here", f"there are: {known}", code=2) from None
+        raise AgentError(f"there is no generation {number} here", f"there are: {known}", code=2)
     return record
 
 
 def active() -> Record:
-    """The active generation; an empty one on a machine that has none yet."""
-    number = read(ACTIVE)
-    return load(int(number)) if number else EMPTY
+    """The active generation; an empty one on a machine that has none yet. AgentError when it is damaged."""
+    anew = f"as root there: rm {ACTIVE}; the next bootstrap takes the files as they are, and goes on from there"
+    number = read_json(ACTIVE, anew)
+    if number is None:
+        return EMPTY
+    record: Record | None = read_json(path(number), anew)
+    if record is None:
+        raise AgentError(f"{path(number)}, the active generation, is gone", anew)
+    return record
+
+
+def every() -> list[Record]:
+    """Those that can be read, oldest first. A damaged one is lost, and no reason to stop."""
+    found = []
+    for number in numbers():
+        with contextlib.suppress(AgentError):
+            found.append(load(number))
+    return found
 
 
 def origins() -> dict[str, State]:
-    found: dict[str, State] = json.loads(read(ORIGINS) or b"{}")
+    found: dict[str, State] = read_json(ORIGINS, f"what stood there before mailops is not known: rm {ORIGINS}") or {}
     return found
 
 
@@ -73,17 +89,18 @@ def remember_origins(taken: dict[str, State]) -> None:
 def store(content: bytes) -> str:
     """Keep a content; returns its name."""
     name = digest(content)
-    if not os.path.exists(f"{OBJECTS}/{name}"):
+    if digest(read(f"{OBJECTS}/{name}")) != name or not os.path.exists(f"{OBJECTS}/{name}"):
         os.makedirs(OBJECTS, mode=0o700, exist_ok=True)
         write_atomic(f"{OBJECTS}/{name}", content, 0o600)
     return name
 
 
 def content(state: State) -> bytes | None:
-    """What a state's file said, None when it is not kept here (or was no file)."""
+    """What a state's file said, None when it is not kept here (or damaged, or was no file)."""
     if not state or "sha256" not in state:
         return None
-    return read(f"{OBJECTS}/{state['sha256']}") or (b"" if state["sha256"] == digest(b"") else None)
+    found = read(f"{OBJECTS}/{state['sha256']}")
+    return found if digest(found) == state["sha256"] else None
 
 
 def write_record(target: str, record: Record) -> None:
@@ -103,7 +120,7 @@ def prune() -> None:
         if number != now["number"]:
             os.unlink(path(number))
     used = {state["sha256"] for state in origins().values() if state and "sha256" in state}
-    for record in (now, *map(load, numbers())):
+    for record in (now, *every()):
         used |= _contents_of(record)
     for name in set(os.listdir(OBJECTS)) - used:
         os.unlink(f"{OBJECTS}/{name}")

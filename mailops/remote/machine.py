@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 from typing import Any
 
 from .errors import AgentError
+from .files import read_json
 
 STATE = "/var/lib/mailops"
 MANIFEST = f"{STATE}/manifest.json"
@@ -28,11 +28,9 @@ def facts() -> dict[str, Any]:
 
 def manifest() -> dict[str, Any]:
     """The manifest last applied here; AgentError when there has been none."""
-    try:
-        with open(MANIFEST, encoding="utf-8") as file:
-            data: dict[str, Any] = json.load(file)
-    except FileNotFoundError:
-        raise AgentError("this machine is not set up yet", hint="fab -H NAME bootstrap") from None
+    data: dict[str, Any] | None = read_json(MANIFEST, f"as root there: rm {MANIFEST}; then fab -H NAME bootstrap")
+    if data is None:
+        raise AgentError("this machine is not set up yet", hint="fab -H NAME bootstrap")
     return data
 
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from .errors import AgentError
-from .shell import ENVIRONMENT, run, tail
+from .shell import ENVIRONMENT, run, tail, write_atomic
 
 STATUS = "/var/lib/dpkg/status"
 LISTS = "/var/lib/apt/lists"
@@ -118,9 +118,7 @@ def _no_daemon_starts() -> Iterator[None]:
     if os.path.exists(POLICY) and not _is_ours():
         yield
         return
-    with open(POLICY, "w", encoding="ascii") as file:
-        file.write(POLICY_TEXT)
-        os.fchmod(file.fileno(), 0o755)
+    write_atomic(POLICY, POLICY_TEXT.encode(), 0o755)  # half of it would be somebody else's to the next run
     try:
         yield
     finally:

@@ -7,7 +7,7 @@ from typing import Any
 
 from . import drift, generations, machine
 from .errors import AgentError
-from .files import State, observe, same, told
+from .files import Change, State, observe, same, told
 from .generations import Record
 from .machine import MANIFEST
 from .run import Run
@@ -19,8 +19,7 @@ LOCKED = 5
 def listing(args: dict[str, Any], link: Any) -> dict[str, Any]:
     """The agent call behind `fab generations`."""
     keys = ("number", "when", "who", "from", "revision", "task", "changed", "proven")
-    records = (generations.load(number) for number in generations.numbers())
-    found = [{key: record.get(key) for key in keys} for record in records]
+    found = [{key: record.get(key) for key in keys} for record in generations.every()]
     return {"active": generations.active()["number"], "generations": found}
 
 
@@ -53,11 +52,12 @@ def call(args: dict[str, Any], link: Any) -> dict[str, Any]:
         target = _earlier(active, args.get("to"))
         wanted = _manifest(target)
         opened = machine.vault_is_open(machine.manifest())
-        changes = _changes(active, target, opened)
-        edits = [path for path in changes if path != MANIFEST and _is_edited(path, active)]
+        run.mountpoint = (wanted["vault"] or {}).get("mountpoint", "")
+        change = _change(active, target, opened)
+        edits = [path for path, now in change.before.items() if path != MANIFEST and _is_edited(path, now, active)]
         if edits and not args.get("overwrite"):
             refuse(link, active, edits)
-        run.apply(wanted, changes, target, _content, opened)
+        run.apply(wanted, change, target, opened)
     return run.result(locked=not opened)
 
 
@@ -71,11 +71,11 @@ def prove(run: Run) -> None:
     try:
         run.activate(machine.manifest(), [], prove=True)
     except AgentError as error:
-        proven = [n for n in generations.numbers() if n != active["number"] and generations.load(n)["proven"]]
+        proven = [record for record in generations.every() if record["proven"] and record != active]
         if active["proven"] or not proven:
             raise
-        target = generations.load(proven[-1])
-        run.apply(_manifest(target), _changes(active, target, True), target, _content, True)
+        target = proven[-1]
+        run.apply(_manifest(target), _change(active, target, True), target, True)
         text = f"generation {active['number']}, pushed while the vault was locked, does not work: {error.message}"
         back = f"generation {target['number']} is active again, and answers; mail is up"
         raise AgentError(f"{text}\n  {back}", "mend hosts.toml, then: fab push", outcome="rolled back") from None
@@ -115,19 +115,19 @@ def _manifest(record: Record) -> dict[str, Any]:
     return manifest
 
 
-def _changes(active: Record, target: Record, opened: bool) -> dict[str, State]:
+def _change(active: Record, target: Record, opened: bool) -> Change:
     """What has to become of which path, the hand-edited ones included."""
     origins = generations.origins()
     inside = (machine.manifest().get("vault") or {}).get("mountpoint", "/nowhere") + "/"
-    changes: dict[str, State] = {}
+    change = Change({}, {}, _content)
     for path in sorted({*active["files"], *target["files"]}):
         after = _state(target, path, origins)
         if path.startswith(inside) and not opened:
             if not same(after, _state(active, path, origins)):
                 raise AgentError(f"{path} is a part of it, and the vault is locked", "fab -H NAME unlock", LOCKED)
-        elif not same(after, observe(path)):
-            changes[path] = after
-    return changes
+        elif not same(after, now := observe(path)):
+            change.before[path], change.after[path] = now, after
+    return change
 
 
 def _state(record: Record, path: str, origins: dict[str, State]) -> State:
@@ -135,8 +135,7 @@ def _state(record: Record, path: str, origins: dict[str, State]) -> State:
     return state
 
 
-def _is_edited(path: str, active: Record) -> bool:
-    now = observe(path)
+def _is_edited(path: str, now: State, active: Record) -> bool:
     return now is not None and path in active["files"] and not same(now, active["files"][path])
 
 

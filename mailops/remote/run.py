@@ -14,7 +14,7 @@ from typing import Any, Self
 
 from . import generations, history, lock, machine, probe, services, transaction, validate
 from .errors import AgentError
-from .files import State, observe, read
+from .files import Change, State, read
 from .shell import run as run_program
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
@@ -34,6 +34,7 @@ class Run:
         self.generation: int | None = None  # the one that this run has made active
         self.revision: str | None = None  # of the site; asked for when there is something to record
         self.by = {"who": who, "from": self.origin, "task": task}
+        self.mountpoint = ""  # of the vault: what lies below it can be looked at only while that is open
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[Self]:
@@ -47,11 +48,9 @@ class Run:
                 raise
             except OSError as error:
                 self._note("failed", str(error))
-                if error.errno not in FULL:
-                    raise
-                raise AgentError(
-                    f"{error.strerror}: {error.filename or 'on this machine'}", "make room there"
-                ) from None
+                where = error.filename or "on this machine"
+                remedy = "make room there, and run it again" if error.errno in FULL else ""
+                raise AgentError(f"{error.strerror}: {where}", remedy) from None
             if self.changes:
                 self._note("done")
 
@@ -85,8 +84,10 @@ class Run:
         journal = transaction.pending()
         if journal is None:
             return
+        past = {key: journal.get(key, "") for key in ("when", "who", "from", "task")}
         if transaction.is_finished(journal):
             transaction.finish()
+            history.append(past | {"outcome": "done", "why": "it was cut off when all was done"}, {})
             return
         if is_hidden(journal):
             text = "an interrupted run has to be undone first, and part of it lies in the vault"
@@ -95,55 +96,51 @@ class Run:
         _reload_units(paths)
         with contextlib.suppress(AgentError):  # they may have been down before, and are looked after below
             applied = machine.manifest()
-            now = services.states([service["unit"] for service in applied["services"]])
-            running = [s for s in applied["services"] if now[s["unit"]]["ActiveState"] == "active"]
-            services.activate(running, paths)
+            running = services.running(applied["services"])
+            services.activate([service for service in applied["services"] if service["unit"] in running], paths)
         transaction.forget()
-        past = {key: journal.get(key, "") for key in ("who", "from", "task")}
-        history.append({"when": journal.get("when"), **past, "outcome": "undone", "why": "it was interrupted"}, {})
+        history.append(past | {"outcome": "undone", "why": "it was interrupted"}, {})
         self.link.say(f"the changes of an interrupted {past['task']} by {past['who']} were undone")
 
     # --- A change of files
 
-    def amend(self, changes: dict[str, State], record: dict[str, Any], content: Callable[[State], bytes]) -> None:
+    def amend(self, change: Change, record: dict[str, Any]) -> None:
         """Change files without a generation of their own: no daemon has to notice, nothing is to be proven."""
-        if not changes:
+        if not change.after:
             return
         active = generations.active()
-        self._keep(changes, content, active["files"])
+        self._keep(change, active)
         amended = active | record | {"number": active["number"]}
-        transaction.prepare(changes, amended, self._journal(), amend=active != generations.EMPTY)
-        transaction.put_in_place()
+        transaction.prepare(change, amended, self._journal(), amend=active != generations.EMPTY)
+        try:
+            transaction.put_in_place()
+        except Exception:
+            transaction.undo()
+            transaction.forget()
+            raise
         transaction.finish()
-        _reload_units(list(changes))
+        _reload_units(list(change.after))
 
-    def apply(
-        self,
-        wanted: dict[str, Any],
-        changes: dict[str, State],
-        record: dict[str, Any],
-        content: Callable[[State], bytes],
-        opened: bool,
-    ) -> None:
+    def apply(self, wanted: dict[str, Any], change: Change, record: dict[str, Any], opened: bool) -> None:
         """Make `record` the active generation, proven, or leave everything as it was.
 
         While the vault is locked (not `opened`) nothing can be proven: `unlock` does it.
         AgentError when a daemon's check objects, or when it was rolled back; OSError when the disk is full.
         """
-        self.room("checks", lambda: _checked(wanted, changes, content))
+        self.room("checks", lambda: _checked(wanted, change))
         active = generations.active()
-        replaced = self._keep(changes, content, active["files"])
+        self._keep(change, active)
         running = services.running(wanted["services"]) if opened else []
-        record = record | {"proven": opened, "replaced": record.get("replaced", {}) | replaced}
-        transaction.prepare(changes, record, self._journal())
+        record = record | {"proven": opened, "replaced": record.get("replaced", {}) | change.before}
+        transaction.prepare(change, record, self._journal())
         self.link.resolute = True  # from here to the end, with or without the laptop
         began = time.time()
         try:
-            self.room("files", lambda: self._put(changes))
+            self.room("files", lambda: self._put(change))
             if opened:
-                self.activate(wanted, list(changes))
+                self.activate(wanted, list(change.after))
         except Exception as error:  # a mistake of our own included: it must not leave a half-proven machine
-            raise self._roll_back(error, wanted, changes, active, running, began) from None
+            raise self._roll_back(error, wanted, change, active, running, began) from None
         transaction.finish()
         self.generation = record["number"]
         generations.prune()
@@ -160,32 +157,31 @@ class Run:
             probes = [item for item in wanted["probes"] if not item.get("when") or item["when"] in told]
             self.room("probes", lambda: _probed(probes))
 
-    def _put(self, changes: dict[str, State]) -> list[str]:
+    def _put(self, change: Change) -> list[str]:
         transaction.put_in_place()
-        _reload_units(list(changes))
-        return lines(changes)
+        _reload_units(list(change.after))
+        return lines(change.after)
 
-    def _keep(self, changes: dict[str, State], content: Callable[[State], bytes], managed: Any) -> dict[str, State]:
-        """Put into store what is to be written and what it replaces; returns the states that are replaced."""
-        replaced = {path: observe(path) for path in changes}
-        for path, state in replaced.items():
-            if state and "sha256" in state:
-                generations.store(read(path))
-        for after in changes.values():
+    def _keep(self, change: Change, active: dict[str, Any]) -> None:
+        """Put into store what is to be written and what it replaces, and the origins of what is taken over."""
+        for path, state in change.before.items():
+            if state and "sha256" in state and generations.store(read(path)) != state["sha256"]:
+                raise AgentError(f"{path} was changed by somebody else in this moment; run it again")
+        for after in change.after.values():
             for key in ("sha256", "base"):
                 if after and key in after:
-                    generations.store(content({"sha256": after[key]}))
-        generations.remember_origins({path: state for path, state in replaced.items() if path not in managed})
-        return replaced
+                    generations.store(change.content({"sha256": after[key]}))
+        taken = {path: state for path, state in change.before.items() if path not in active["files"]}
+        generations.remember_origins(taken)
 
     def _journal(self) -> dict[str, Any]:
-        return self.by | {"when": self.began}
+        return self.by | {"when": self.began, "vault": self.mountpoint}
 
     def _roll_back(  # noqa: PLR0913, PLR0917 - all that is known of a failed change
         self,
         error: Exception,
         wanted: dict[str, Any],
-        changes: dict[str, State],
+        change: Change,
         active: dict[str, Any],
         running: list[str],
         began: float,
@@ -194,7 +190,7 @@ class Run:
         from . import blame
 
         self.link.step("rollback", "start")
-        reasons = blame.reasons(error, wanted, changes, began)
+        reasons = blame.reasons(error, wanted, change.after, began)
         paths = transaction.undo()
         _reload_units(paths)
         after = ""
@@ -231,17 +227,13 @@ def lines(changes: dict[str, State]) -> list[str]:
 
 def is_hidden(journal: dict[str, Any]) -> bool:
     """Whether a part of the journal's paths lies in a vault that is locked."""
-    try:
-        applied = machine.manifest()
-    except AgentError:
-        return False
-    mountpoint = (applied.get("vault") or {}).get("mountpoint", "")
-    inside = mountpoint and any(path.startswith(f"{mountpoint}/") for path in journal["paths"])
-    return bool(inside) and not machine.vault_is_open(applied)
+    mountpoint = journal.get("vault", "")
+    inside = any(path.startswith(f"{mountpoint}/") for path in journal["paths"]) if mountpoint else False
+    return inside and not machine.is_mounted(mountpoint)
 
 
-def _checked(wanted: dict[str, Any], changes: dict[str, State], content: Callable[[State], bytes]) -> list[str]:
-    validate.check(wanted["services"], changes, content)
+def _checked(wanted: dict[str, Any], change: Change) -> list[str]:
+    validate.check(wanted["services"], change)
     return []
 
 

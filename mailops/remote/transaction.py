@@ -21,22 +21,23 @@ from typing import Any
 
 from . import generations
 from .errors import AgentError
-from .files import State, observe, read, remove, same, write_whole
+from .files import Change, State, observe, read_json, remove, same, write_whole
 from .machine import STATE
 from .shell import sync_directory, write_atomic
 
 JOURNAL = f"{STATE}/journal.json"
 NEW, OLD = ".mailops-new", ".mailops-old"
+REMEDY = f"compare the files by hand with `fab drift`, then as root there: rm {JOURNAL}, and fab bootstrap"
 Journal = dict[str, Any]
 
 
 def pending() -> Journal | None:
     """The journal of a run that is under way or was cut short."""
-    text = read(JOURNAL)
-    return json.loads(text) if text else None
+    journal: Journal | None = read_json(JOURNAL, REMEDY)
+    return journal
 
 
-def prepare(changes: dict[str, State], record: dict[str, Any], run: dict[str, Any], amend: bool = False) -> None:
+def prepare(change: Change, record: dict[str, Any], run: dict[str, Any], amend: bool = False) -> None:
     """Everything that needs space: the journal, and the new files beside the old ones. Nothing is live yet.
 
     `record` is to become the active generation; with `amend` it replaces the record of its number, and what is
@@ -44,16 +45,16 @@ def prepare(changes: dict[str, State], record: dict[str, Any], run: dict[str, An
     OSError, with everything as it was, when the disk is full.
     """
     journal = run | {
-        "paths": {path: {"before": observe(path), "after": after} for path, after in changes.items()},
+        "paths": {path: {"before": change.before[path], "after": after} for path, after in change.after.items()},
         "number": record["number"],
         "amend": amend,
         "listed": os.path.exists(generations.path(record["number"])),  # whether it was a generation before
-        "folders": _missing_folders(changes),
+        "folders": _missing_folders(change.after),
     }
     try:
         _prepare_names(record, amend)
         write_atomic(JOURNAL, json.dumps(journal).encode(), 0o600)
-        for path, after in changes.items():
+        for path, after in change.after.items():
             _lay_beside(path, after)
     except BaseException:
         undo()
@@ -72,7 +73,7 @@ def put_in_place() -> None:
             os.unlink(path)
         else:
             os.replace(path + NEW, path)
-    _sync(journal["paths"])
+    _sync(journal)
 
 
 def finish() -> None:
@@ -94,7 +95,7 @@ def undo() -> list[str]:
     """Bring back the state before the cut or failed run; returns the paths that daemons must be told of.
 
     The journal stays until `forget`, so that they are told even if this run is cut as well. A file that
-    somebody else has changed in the meantime is left as it is.
+    somebody else has changed in the meantime is theirs, and left as it is.
     """
     journal = pending()
     if journal is None:
@@ -102,16 +103,17 @@ def undo() -> list[str]:
     for path, states in journal["paths"].items():
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             remove(path + NEW)
-        if os.path.lexists(path + OLD):
-            if not same(observe(path), states["before"]):
-                os.replace(path + OLD, path)
-            remove(path + OLD)
-        elif same(observe(path), states["after"]):
+        ours = same(observe(path), states["after"])
+        if ours and os.path.lexists(path + OLD):
+            os.replace(path + OLD, path)
+        elif ours:
             _restore(path, states["before"])
+        with contextlib.suppress(NotADirectoryError):
+            remove(path + OLD)
     for folder in reversed(journal["folders"]):
         with contextlib.suppress(OSError):  # somebody else's file is in it
             os.rmdir(folder)
-    _sync(journal["paths"])
+    _sync(journal)
     return list(journal["paths"])
 
 
@@ -192,9 +194,9 @@ def _restore(path: str, before: State) -> None:
         os.replace(path + NEW, path)
 
 
-def _sync(paths: Any) -> None:
+def _sync(journal: Journal) -> None:
     """A power cut from here on finds these names as they are now."""
-    for folder in sorted({os.path.dirname(path) for path in paths}):
+    for folder in sorted({os.path.dirname(path) for path in (*journal["paths"], *journal["folders"])}):
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             sync_directory(folder)
 

@@ -11,11 +11,10 @@ import os
 import shlex
 import shutil
 import stat
-from collections.abc import Callable
 from typing import Any
 
 from .errors import AgentError
-from .files import State, write_whole
+from .files import Change, write_whole
 from .lock import RUN
 from .services import touched
 from .shell import run, tail
@@ -26,19 +25,19 @@ STAGE = f"{STAGES}/{os.getpid()}"
 WORDS = 8  # lines of a checker's objection
 
 
-def check(services: list[dict[str, Any]], changes: dict[str, State], content: Callable[[State], bytes]) -> None:
-    """Have every daemon that `changes` concern judge them; AgentError carries the words of those that object."""
+def check(services: list[dict[str, Any]], change: Change) -> None:
+    """Have every daemon that `change` concerns judge it; AgentError carries the words of those that object."""
     commands = [
         (service["unit"], command)
         for service in services
-        if touched(service, list(changes))
+        if touched(service, list(change.after))
         for command in service["checks"]
     ]
     if not commands:
         return
     _clear()
     try:
-        _lay_out(changes, content)
+        _lay_out(change)
         run("unshare", "--mount", "--propagation", "private", "sh", "-euc", _script([line for _, line in commands]))
         refusals = [f"{unit}: {words}" for number, (unit, _) in enumerate(commands) if (words := _answer(number))]
     finally:
@@ -48,13 +47,13 @@ def check(services: list[dict[str, Any]], changes: dict[str, State], content: Ca
         raise AgentError(told, outcome="refused")
 
 
-def _lay_out(changes: dict[str, State], content: Callable[[State], bytes]) -> None:
+def _lay_out(change: Change) -> None:
     """The upper layer (overlayfs, in the kernel's Documentation): new files, and whiteouts for absent ones."""
     os.makedirs(RUN, mode=0o700, exist_ok=True)
     for folder in ("upper", "work", "answers"):
         os.makedirs(f"{STAGE}/{folder}", mode=0o700)
     _like(ROOT, f"{STAGE}/upper")
-    for path, state in changes.items():
+    for path, state in change.after.items():
         if not path.startswith(f"{ROOT}/"):
             continue
         target = f"{STAGE}/upper{path.removeprefix(ROOT)}"
@@ -64,7 +63,7 @@ def _lay_out(changes: dict[str, State], content: Callable[[State], bytes]) -> No
         elif "link" in state:
             os.symlink(state["link"], target)
         else:
-            write_whole(target, content(state), state["mode"], state["uid"], state["gid"])
+            write_whole(target, change.content(state), state["mode"], state["uid"], state["gid"])
 
 
 def _make_folders(folder: str) -> None:

@@ -168,7 +168,7 @@ def _services(site: Site, release: int) -> tuple[Service, ...]:
 
 def quiet(command: str) -> tuple[str, ...]:
     """A check that `command` says nothing on stderr, where daemons put what they only warn of."""
-    script = f'said=$({command} 2>&1 >/dev/null) && [ -z "$said" ] || {{ echo "$said" >&2; exit 1; }}'
+    script = f'said=$({command} 2>&1 >/dev/null) && [ -z "$said" ] || {{ echo "$said" | uniq >&2; exit 1; }}'
     return ("sh", "-c", script)
 
 
@@ -208,7 +208,9 @@ def _redis_check(site: Site) -> tuple[str, ...]:
     read = f"grep -vx 'dir {site.vault}/redis' /etc/redis/redis.conf | redis-server - --pidfile '' --logfile ''"
     wrong = 'grep -v mailops-checked | grep -A1 -e ">>>" -e "atal error" -e "failed to load"'
     script = f'said=$({read} --mailops-checked 1 2>&1); wrong=$(echo "$said" | {wrong}); '
-    script += 'case "$said" in *mailops-checked*) [ "$wrong" ] || exit 0 ;; esac; echo "${wrong:-$said}" >&2; exit 1'
+    plain = r"sed 's/^[0-9]*:[A-Z] .* [#*] //'"  # no process number, no time
+    script += 'case "$said" in *mailops-checked*) [ "$wrong" ] || exit 0 ;; esac; '
+    script += f'echo "${{wrong:-$said}}" | {plain} >&2; exit 1'
     return ("sh", "-c", script)
 
 

@@ -98,7 +98,7 @@ def test_a_rollback_asks_for_the_generation_and_says_what_it_does_not_do(
     said = capsys.readouterr().out
     assert "a note" in said
     assert re.search(r"1 change, generation 3, \d", said)
-    assert "hosts.toml still says otherwise" in said
+    assert "hosts.toml is as it was" in said
     assert "fab -H mail plan" in said
     assert "packages, system users, accounts and keys stayed" in said
 
@@ -142,7 +142,7 @@ def test_a_rollback_in_json_keeps_words_off_stdout(
     generations.rollback(pretend.site(monkeypatch, tmp_path, lambda *_: BACK, "mail"), "3", as_json=True)
     said = capsys.readouterr()
     assert json.loads(said.out)["mail"]["generation"] == 3
-    assert "hosts.toml still says otherwise" in said.err
+    assert "hosts.toml is as it was" in said.err
 
 
 def test_a_generation_that_the_machine_does_not_know_is_its_own_line(

@@ -7,6 +7,8 @@ are made, never unmade; the files of the configuration change all together, prov
 
 from __future__ import annotations
 
+import json
+import os
 from typing import Any
 
 from . import (
@@ -30,7 +32,9 @@ from .candidate import Candidate
 from .errors import AgentError
 from .machine import MANIFEST
 from .run import Run, is_hidden, lines
+from .shell import write_atomic
 
+UNPACKED = f"{machine.STATE}/unpacked.json"
 # Before the packages that they tie to the vault: the units, and what opens it.
 FIRST = (f"{services.UNIT_FILES}/", "/usr/lib/mailops/")
 
@@ -116,6 +120,7 @@ class Convergence(Run):
         if self.task == "bootstrap":
             self.forwards()
         self.configure()
+        files.remove(UNPACKED)
 
     def recover_with_vault(self) -> None:
         """What an interrupted run left in the vault can be undone as soon as that is open."""
@@ -127,13 +132,15 @@ class Convergence(Run):
     def refuse_edits(self) -> None:
         """Stop before anything is changed. (Whoever edits while this run goes on is asked to run it again.)"""
         active = generations.active()
-        if edits := self.candidate(machine.vault_is_open(self.wanted)).edited():
+        edits = self.candidate(machine.vault_is_open(self.wanted)).edited()
+        if edits := [path for path in edits if path not in _debians()]:
             rollback.refuse(self.link, active, edits)
 
     def forwards(self) -> None:
         """What is made and never unmade."""
         wanted, link = self.wanted, self.link
         if packages.missing(wanted["packages"]):
+            _expect_debians()
             self.room("units", self.tie_units)
         self.room("packages", lambda: packages.converge(wanted["packages"], link))
         self.room("boot", lambda: services.at_boot(wanted["services"]))
@@ -187,6 +194,19 @@ class Convergence(Run):
     def open_vault(self) -> list[str]:
         changes = vault.converge(self.wanted["vault"], self.link)
         return changes + files.make_directories(self.wanted["vault"]["directories"])
+
+
+def _debians() -> list[str]:
+    """Paths where a package that this run, or one that was cut, has installed anew may have put its own file."""
+    paths: list[str] = files.read_json(UNPACKED, f"as root there: rm {UNPACKED}") or []
+    return paths
+
+
+def _expect_debians() -> None:
+    """Note which managed files are missing before packages come: what stands there next is nobody's edit."""
+    missing = [path for path in generations.active()["files"] if not os.path.lexists(path)]
+    if missing:
+        write_atomic(UNPACKED, json.dumps([*_debians(), *missing]).encode(), 0o600)
 
 
 def _reachable(wanted: dict[str, Any], opened: bool) -> Any:

@@ -32,7 +32,7 @@ def entry(path: str, written: State, now: State) -> dict[str, Any]:
         "state": "edited" if edited else "mode" if now else "missing",
         "secret": secret,
         "before": None if secret else encoded(generations.content(written)),
-        "after": None if secret or now is None else encoded(read(path)),
+        "after": encoded(read(path)) if now and "sha256" in now and not secret else None,
         "was": told(written),
         "now": told(now),
     }

@@ -84,7 +84,8 @@ class Run:
         journal = transaction.pending()
         if journal is None:
             return
-        past = {key: journal.get(key, "") for key in ("when", "who", "from", "task")}
+        past = {key: journal.get(key, "") for key in ("when", "who", "from", "task", "revision")}
+        past |= {"generation": journal["number"], "seconds": None}
         if transaction.is_finished(journal):
             transaction.finish()
             history.append(past | {"outcome": "done", "why": "it was cut off when all was done"}, {})
@@ -175,7 +176,7 @@ class Run:
         generations.remember_origins(taken)
 
     def _journal(self) -> dict[str, Any]:
-        return self.by | {"when": self.began, "vault": self.mountpoint}
+        return self.by | {"when": self.began, "revision": self.revision or "", "vault": self.mountpoint}
 
     def _roll_back(  # noqa: PLR0913, PLR0917 - all that is known of a failed change
         self,

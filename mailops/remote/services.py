@@ -63,8 +63,14 @@ def activate(services: list[dict[str, Any]], paths: list[str], dry_run: bool = F
         if down:
             start(down)
         for verb, unit in told:
-            run("systemctl", verb, unit)
+            _tell(verb, unit)
     return [f"start {unit}" for unit in down] + [f"{verb} {unit}" for verb, unit in told]
+
+
+def _tell(verb: str, unit: str) -> None:
+    done = run("systemctl", verb, unit, check=False, timeout=180)
+    if done.returncode:
+        raise AgentError(f"{unit} did not {verb}: {log(unit)}", units=[unit])
 
 
 def start(units: list[str]) -> None:
@@ -72,7 +78,8 @@ def start(units: list[str]) -> None:
     run("systemctl", "reset-failed", *units, check=False)
     if run("systemctl", "start", *units, check=False, timeout=180).returncode:
         broken = [unit for unit, state in states(units).items() if state["ActiveState"] != "active"]
-        raise AgentError(f"{', '.join(broken)} did not start: {log(broken[0]) if broken else 'no reason given'}")
+        reason = log(broken[0]) if broken else "no reason given"
+        raise AgentError(f"{', '.join(broken)} did not start: {reason}", units=broken)
 
 
 def stop(units: list[str]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+import stat
 import subprocess
 from pathlib import Path
 
@@ -100,8 +101,15 @@ def test_no_file_of_a_machine_has_a_secret_but_a_null_clients_own_login(up: Hous
     done = subprocess.run([*command, root], input=patterns(up, planted), capture_output=True, text=True, check=False)
     up.run(machine, "rm /etc/planted /var/log/planted /var/lib/mailops/planted")
     found = {str(Path(line).relative_to(root)) for line in done.stdout.splitlines()}
+    # What a rollback brings back: the very file, for root alone.
+    kept = {path for path in found if path.startswith("var/lib/mailops/objects/")}
+    for path in kept:
+        assert stat.S_IMODE((root / path).stat().st_mode) == 0o600
+        assert (root / path).read_text().count("\n") == 1
+    assert bool(kept) == (machine in NULL_CLIENTS)
+    assert stat.S_IMODE((root / "var/lib/mailops/objects").stat().st_mode) == 0o700
     expected = {"etc/planted", "var/log/planted", "var/lib/mailops/planted"}
-    assert found == expected | ({PASSWORD_FILE} if machine in NULL_CLIENTS else set())
+    assert found - kept == expected | ({PASSWORD_FILE} if machine in NULL_CLIENTS else set())
 
 
 @pytest.mark.parametrize("machine", [MAILHOST, *NULL_CLIENTS])

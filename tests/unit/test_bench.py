@@ -167,6 +167,13 @@ def test_the_table_has_a_column_for_each_round_trip() -> None:
     assert len({len(line) for line in text.splitlines()}) == 1
 
 
+def test_the_others_are_told_in_times_of_ours() -> None:
+    figures = converge.as_json({0: SAMPLES, 50: SAMPLES})
+    assert converge.beside_ours(figures) == [
+        "Ansible takes as long as mailops 100 times at 0 ms, 100 times at 50 ms.\n"
+    ]
+
+
 def test_first_compares_the_two_of_each_round() -> None:
     seconds = [(30.0, 33.0), (60.0, 60.0), (30.0, 36.0)]
     pairs = [(Sample(first.APT, 0, apt), Sample(first.BOOTSTRAP, 0, ours)) for apt, ours in seconds]

@@ -1,0 +1,1 @@
+"""How long mailops takes, beside what a user would pick instead. `script/bench --help` tells how to run it."""

@@ -6,7 +6,7 @@
 
 The client side is a network namespace with one device, an address of the lab's network and no other way out. What
 `relay` does with the frames in between is the whole of the distance. Nothing has to be cleaned up: devices and
-namespace belong to the relay's process, which ends with its stdin, and so with us.
+namespace belong to the relay's process, which ends soon after its stdin, and so after us, however we end.
 """
 
 from __future__ import annotations
@@ -71,11 +71,12 @@ class Line:
 
 @contextmanager
 def delay_line() -> Iterator[Line]:
-    """A line into the lab's bridge, which must be there. Several may exist at once. LabError says what is missing."""
-    with _own_number() as number:
+    """A line into the lab's bridge, which must be there. Several may exist at once. LabError says what is missing.
+
+    At the end it waits, at most a minute, for those who still use it.
+    """
+    with _own_number() as (number, lock):
         device = f"mobench{number}"
-        if Path("/sys/class/net", device).exists():  # whose relay somebody has stopped, not ended
-            sh(["ip", "link", "delete", device])
         command = [sys.executable, "-IS", relay.__file__, device, CLIENT_SIDE]
         with subprocess.Popen(
             command,
@@ -84,18 +85,16 @@ def delay_line() -> Iterator[Line]:
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,  # Ctrl-C is for us; the line stays until we leave
-        ) as process:
-            try:
-                line = Line(process, f"{NETWORK}.0.{number}")
-                line.attach(device)
-                yield line
-            finally:
-                process.kill()
+            pass_fds=[lock],  # and the number is taken for as long as the line is there
+        ) as process:  # at the end, this closes its stdin and waits
+            line = Line(process, f"{NETWORK}.0.{number}")
+            line.attach(device)
+            yield line
 
 
 @contextmanager
-def _own_number() -> Iterator[int]:
-    """A number that no other line has; the kernel gives it back when we die."""
+def _own_number() -> Iterator[tuple[int, int]]:
+    """A number that no other line has, and the descriptor of the lock; the kernel gives it back."""
     (BASE / "locks").mkdir(parents=True, exist_ok=True)
     for number in NUMBERS:
         with open(BASE / "locks" / f"line-{number}", "w") as file:
@@ -103,6 +102,6 @@ def _own_number() -> Iterator[int]:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 continue
-            yield number
+            yield number, file.fileno()
             return
     raise LabError("there are too many delay lines on this computer")

@@ -3,7 +3,8 @@
 A program of its own (`python relay.py BRIDGE_SIDE CLIENT_SIDE`), standard library only. It makes the first
 device where it is started and the second in a network namespace that it makes for itself, so both devices and
 the namespace are gone when it ends, however it ends. It says `ready`, and then takes round trips from stdin,
-milliseconds on a line each, and answers each with `set`. The end of stdin is its own end.
+milliseconds on a line each, and answers each with `set`. After the end of stdin it hands on at once what still comes,
+until nobody is left in its network: a connection that ends in silence would stay open on the machine for minutes.
 
 Why packets and not a TCP proxy: a proxy ends the connection at both its sides, and hides what Nagle's algorithm,
 delayed acknowledgements and slow start cost over a distance. The devices take part in all of that.
@@ -28,6 +29,7 @@ CLONE_NEWNET = 0x40000000  # sched.h; os.unshare comes with Python 3.12
 LONGEST = 65536  # bytes in one frame
 BURST = 64  # frames taken from one device before the other has its turn
 CONTROL = 0  # stdin
+LAST_WORDS, PATIENCE = 0.5, 60.0  # seconds that the line stays after its last user is gone, and at most
 # Seconds before a frame is due from which we look at the clock instead of sleeping: a sleep ends that much too late.
 WATCHFUL = 0.0004
 
@@ -65,22 +67,47 @@ def be_punctual() -> None:
 
 
 def carry(bridge: int, client: int) -> None:
-    """Carry frames both ways until stdin ends."""
+    """Carry frames both ways until stdin ends and nobody is there any more."""
     way = 0.0  # seconds in one direction
     queues: dict[int, Queue] = {bridge: deque(), client: deque()}  # by the device that they are for
     while True:
         readable, _, _ = select.select([bridge, client, CONTROL], [], [], until_due(queues))
-        for source, target in ((bridge, client), (client, bridge)):
-            if source in readable:
-                queues[target].extend((time.monotonic() + way, frame) for frame in waiting(source))
-        for target, queue in queues.items():
-            deliver(queue, target)
+        move(readable, queues, bridge, client, way)
         if CONTROL in readable:
             line = os.read(CONTROL, 64)
             if not line:
-                return
+                break
             way = float(line.split()[-1]) / 2000
             print("set", flush=True)
+    latest = time.monotonic() + PATIENCE
+    while time.monotonic() < latest:
+        empty = not others_here()
+        end = time.monotonic() + LAST_WORDS
+        while (left := end - time.monotonic()) > 0:
+            readable, _, _ = select.select([bridge, client], [], [], left)
+            move(readable, queues, bridge, client, 0.0)
+        if empty:
+            return
+
+
+def move(readable: list[int], queues: dict[int, Queue], bridge: int, client: int, way: float) -> None:
+    """Take what has come in, and hand on what has waited long enough."""
+    for source, target in ((bridge, client), (client, bridge)):
+        if source in readable:
+            queues[target].extend((time.monotonic() + way, frame) for frame in waiting(source))
+    for target, queue in queues.items():
+        deliver(queue, target)
+
+
+def others_here() -> bool:
+    """Whether any other process is in our network namespace."""
+    here = os.stat("/proc/self/ns/net").st_ino
+    for entry in os.scandir("/proc"):
+        if entry.name.isdecimal() and int(entry.name) != os.getpid():
+            with contextlib.suppress(OSError):  # it has ended meanwhile
+                if os.stat(f"/proc/{entry.name}/ns/net").st_ino == here:
+                    return True
+    return False
 
 
 def until_due(queues: dict[int, Queue]) -> float | None:

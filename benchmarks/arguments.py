@@ -7,13 +7,14 @@ from pathlib import Path
 
 EXAMPLES = """\
 examples:
-  script/bench converge                        everything; about half an hour; writes docs/performance.md
-  script/bench converge --quick                `ssh host true` and mailops alone, at 50 ms; two minutes
+  script/bench converge                        everything; 45 minutes; writes docs/performance.md
+  script/bench converge --quick                `ssh host true` and mailops alone, at 50 ms; three minutes
   script/bench converge --quick --keep         the same, and the lab stays for the next time
   script/bench converge --quick --json out.json
   script/bench start                           `fab --list` beside `python -c 'import fabric'`
   script/bench first                           a bare machine's first bootstrap beside apt-get install
 
+A run with all its defaults writes its figures into docs/performance.md.
 exit codes: 0 measured, 1 something failed, 2 wrong use, 130 interrupted
 Benchmarks boot machines, so they need root. They work in a lab called "bench" and in .bench/, and take the lab
 down at the end; after one that was killed: script/bench clean
@@ -67,6 +68,9 @@ def _converge(one: argparse.ArgumentParser) -> None:
 def parse(argv: list[str]) -> argparse.Namespace:
     """What is wanted, every default filled in; exits with code 2 and a line of explanation when it is not clear."""
     options = parser().parse_args(argv)
+    # The document has the figures of whole runs alone.
+    cut_short = [getattr(options, name, None) for name in ("quick", "rounds", "round_trips")]
+    options.publish = not any(cut_short) and getattr(options, "debian", 13) == 13
     if options.benchmark == "converge":
         options.rounds = options.rounds or (QUICK_ROUNDS if options.quick else ROUNDS)
         options.round_trips = options.round_trips or (QUICK if options.quick else FULL)

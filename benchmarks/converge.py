@@ -26,7 +26,7 @@ TITLES = {
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
-    """Prepare what is needed, measure, print the table; a full run writes it into docs/performance.md as well."""
+    """Prepare what is needed, measure, print the table; a whole run writes it into docs/performance.md as well."""
     rivals = [] if options.quick else prepare_rivals()
     with lab.house(options) as house:
         contenders = ours.contenders(house)
@@ -38,7 +38,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     figures = as_json(found)
     text = "\n".join([table(figures), *beside_ours(figures), versions.sentence(used)])
     print(f"{text}\n")
-    if not options.quick:
+    if options.publish:
         report.write_section("converge", text)
     return figures
 

@@ -47,7 +47,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     figures = as_json(samples)
     text = f"{table(figures)}\n{versions.sentence(used)}\n"
     print(text)
-    report.write_section("first", text)
+    if options.publish:
+        report.write_section("first", text)
     return figures
 
 

@@ -29,7 +29,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     ]
     text = f"{report.table(['', 'median', ''], rows)}\n{versions.sentence(versions.of_laptop())}\n"
     print(text)
-    report.write_section("start", text)
+    if options.publish:
+        report.write_section("start", text)
     return {name: round(value, 4) for name, value in (seconds | {"ratio": ratio}).items()}
 
 

@@ -9,19 +9,21 @@ from __future__ import annotations
 import hashlib
 import io
 import shlex
-import zipfile
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 REMOTE = Path(__file__).parent / "remote"
 EPOCH = (1980, 1, 1, 0, 0, 0)  # same sources, same bytes
 ENTRY = "import sys\nfrom remote.__main__ import command\nsys.exit(command(sys.argv[1], sys.argv[2:]))\n"
 
-# Skips what is not a frame (the line that answered sudo's question when sudo did not ask it), takes the
-# archive from the cache or from the laptop, and runs the call. `/run` serves where /var is full or read-only.
-# Another laptop's archive goes when it is a day old: younger, a call may be running from it.
+# Skips what is not a frame (the line that answered sudo's question when sudo did not ask it), finds the agent
+# unpacked in the cache or gets the archive from the laptop, and runs the call. What Python has compiled stays
+# beside the sources for the next call. `/run` serves where /var is full or read-only. The size tells an agent
+# that a power cut or a sweeper has damaged; its length is all that a file can lose by that.
+# Another laptop's agent goes when nobody has used it for a day: sooner, a call may be running from it.
 LOADER = """
-import hashlib, json, os, sys, time
+import json, os, sys
 def frame():
     line = sys.stdin.buffer.readline()
     while line and not line.startswith(b"MAILOPS "):
@@ -29,33 +31,56 @@ def frame():
     return sys.stdin.buffer.read(int(line.split()[1])) if line else sys.exit(1)
 def tell(kind):
     os.write(1, b'{"t":"%s"}\\n' % kind)
+def size(path):
+    try:
+        return sum(entry.stat().st_size for entry in os.scandir(path + "/remote") if entry.name.endswith(".py"))
+    except OSError:
+        return 0
+def unpack(place, archive):
+    import io, shutil, zipfile
+    os.makedirs(place, mode=0o755, exist_ok=True)
+    new, old = ("%s%s.%d.%s" % (place, name, os.getpid(), word) for word in ("new", "old"))
+    try:
+        zipfile.ZipFile(io.BytesIO(archive)).extractall(new)
+        with open(new + "/agent.pyz", "wb") as file:
+            file.write(archive)
+        if os.path.exists(place + name):
+            os.rename(place + name, old)
+        os.rename(new, place + name)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+    return place + name
+def sweep(place):
+    import shutil, time
+    for entry in os.scandir(place):
+        if entry.name != name and time.time() - entry.stat().st_mtime > 86400:
+            shutil.rmtree(entry.path) if entry.is_dir() else os.unlink(entry.path)
 os.umask(0o022)
 tell(b"hello")
 header = json.loads(frame())
-name = "agent-" + header["agent"][:16] + ".pyz"
+name = "agent-" + header["agent"][:16]
 places = ["/var/cache/mailops/", "/run/mailops-agent/"]
-path = next((p + name for p in places if os.path.exists(p + name)
-    and hashlib.sha256(open(p + name, "rb").read()).hexdigest() == header["agent"]), None)
+path = next((place + name for place in places if size(place + name) == header["size"]), None)
 if not path:
     tell(b"agent")
     archive = frame()
     for place in places:
         try:
-            os.makedirs(place, mode=0o755, exist_ok=True)
-            new = "%s%s.%d" % (place, name, os.getpid())
-            with open(new, "wb") as file:
-                file.write(archive)
-            os.rename(new, place + name)
-            path = place + name
+            path = unpack(place, archive)
             break
-        except OSError:
-            pass
-    for old in os.scandir(os.path.dirname(path)):
-        try:
-            if old.name != name and time.time() - old.stat().st_mtime > 86400:
-                os.unlink(old.path)
-        except OSError:
-            pass
+        except OSError as error:
+            reason = error
+    else:
+        sys.exit("no room for the agent: %s" % reason)
+    try:
+        sweep(os.path.dirname(path))
+    except OSError:
+        pass
+try:
+    os.utime(path)  # in use
+except OSError:
+    pass
 sys.path.insert(0, path)
 from remote.__main__ import serve
 serve(header)
@@ -65,11 +90,14 @@ os._exit(0)  # a thread still reads stdin, which the interpreter's own end trips
 # Its package brings the whole standard library (-minimal does not); one that a cut run left half installed
 # does not count. Read from dpkg's own file, which is quicker than asking dpkg.
 HAVE_PYTHON = "grep -x -A1 'Package: python3' /var/lib/dpkg/status | grep -q 'ok installed$'"
+# Quicker still, for it runs no program: this agent has run here before, and python3 has not been removed since.
+RAN_BEFORE = "[ -e /var/cache/mailops/{name} ] && [ -e /var/lib/dpkg/info/python3.md5sums ]"
 
+CLIENT = 'set -- "${SSH_CLIENT%% *}"\n'
 # A machine without python3 gets it first, with a sign of life every few seconds.
 # Debian's own daily timer may hold the lists just now, at a first boot above all: that passes.
-INSTALL_PYTHON = f"""
-install_python() {{
+INSTALL_PYTHON = """
+install_python() {
     export DEBIAN_FRONTEND=noninteractive
     tries=0
     dpkg --configure -a --force-confold
@@ -77,44 +105,68 @@ install_python() {{
         tries=$((tries + 1)); [ $tries -lt 60 ] || return 1; sleep 1
     done
     apt-get -yq -o DPkg::Lock::Timeout=300 install --no-install-recommends python3
-}}
-if ! {HAVE_PYTHON}; then
-    echo '{{"t":"say","text":"installing python3"}}'
+}
+if ! have_python; then
+    echo '{"t":"say","text":"installing python3"}'
     install_python </dev/null >/run/mailops-python.log 2>&1 &
-    while kill -0 $! 2>/dev/null; do echo '{{"t":"beat"}}'; sleep 1; done
-    wait $! || {{
+    while kill -0 $! 2>/dev/null; do echo '{"t":"beat"}'; sleep 1; done
+    wait $! || {
         echo "python3 could not be installed:" >&2; tail -n 3 /run/mailops-python.log >&2; exit 1
-    }}
+    }
 fi
 """
 # Only a bootstrap may install it; whoever merely looks is told what kind of machine this is (os-release(5)).
-NEED_PYTHON = f"""
-if ! {HAVE_PYTHON}; then
+NEED_PYTHON = """
+if ! have_python; then
     . /etc/os-release
-    echo '{{"t":"bare","system":"'"$ID"'","release":"'"$VERSION_ID"'"}}'; exit 1
+    echo '{"t":"bare","system":"'"$ID"'","release":"'"$VERSION_ID"'"}'; exit 1
 fi
 """
 
 
 @cache
+def sources() -> dict[str, bytes]:
+    return {f"remote/{path.name}": path.read_bytes() for path in sorted(REMOTE.glob("*.py"))}
+
+
 def archive() -> bytes:
     """The zip archive: package `remote` and an entry point for the machine's own commands."""
+    import zipfile
+
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as packed:
-        packed.writestr(zipfile.ZipInfo("__main__.py", EPOCH), ENTRY)
-        for path in sorted(REMOTE.glob("*.py")):
-            info = zipfile.ZipInfo(f"remote/{path.name}", EPOCH)
+        for name, content in {"__main__.py": ENTRY.encode(), **sources()}.items():
+            info = zipfile.ZipInfo(name, EPOCH)
             info.compress_type = zipfile.ZIP_DEFLATED
-            packed.writestr(info, path.read_bytes())
+            packed.writestr(info, content)
     return buffer.getvalue()
 
 
 @cache
 def digest() -> str:
-    return hashlib.sha256(archive()).hexdigest()
+    """SHA-256 of all that the archive is made of; packing it is only worth while when a machine asks for it."""
+    digest = hashlib.sha256(ENTRY.encode())
+    for name, content in sources().items():
+        digest.update(b"%s %d\n%s" % (name.encode(), len(content), content))
+    return digest.hexdigest()
+
+
+def header(name: str, args: dict[str, Any]) -> dict[str, Any]:
+    """The first frame of a call: which agent, and what it is to do."""
+    return {"agent": digest(), "size": sum(map(len, sources().values())), "call": name, "args": args}
 
 
 def command(install_python: bool, sudo: str = "") -> str:
-    """The one command line of a call: no argument of the call, and no secret, is in it."""
-    script = (INSTALL_PYTHON if install_python else NEED_PYTHON) + f"exec python3 -IS -c {shlex.quote(LOADER)}"
-    return f"{sudo} sh -c {shlex.quote(script)}".strip()
+    """The one command line of a call: no argument of the call, and no secret, is in it.
+
+    The loader's own argument is the address that sshd has seen us come from; sudo would drop it.
+    """
+    ran_before = RAN_BEFORE.format(name=f"agent-{digest()[:16]}")
+    script = f"have_python() {{ {ran_before} || {HAVE_PYTHON}; }}\n"
+    script += INSTALL_PYTHON if install_python else NEED_PYTHON
+    script += f'exec python3 -IS -c {shlex.quote(LOADER)} "$1"'
+    # Whatever the login shell is, sh is the one that takes the address apart.
+    if not sudo:
+        return f"sh -c {shlex.quote(CLIENT + script)}"
+    outer = f'{CLIENT}{sudo} sh -c "$0" mailops "$1"'
+    return f"sh -c {shlex.quote(outer)} {shlex.quote(script)}"

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 import fabric
 import paramiko
 
-from mailops import agent, secrets
+from mailops import agent, secrets, wire
 from mailops.errors import BAD_INPUT, UNREACHABLE, MailopsError
 from mailops.site import Host, Site
 
@@ -33,6 +33,7 @@ JUMP = "jump"  # the role of a ProxyJump hop that hosts.toml does not know
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
 
 Answers = dict[str, Callable[[Any], Any]]
+Args = dict[str, Any] | Callable[[], dict[str, Any]]
 
 
 class Listener(Protocol):
@@ -53,10 +54,12 @@ class PinnedConnection(fabric.Connection):  # type: ignore[misc]
     site: Site
     machine: Host
     connect_timeout: Any
+    connect_kwargs: Any
+    beginning: wire.Background[wire.Transport] | None
 
     def __init__(self, site: Site, host: Host, config: fabric.Config | None = None, **kwargs: Any) -> None:
         config = (config or fabric.Config()).clone()
-        self._set(site=site, machine=host)
+        self._set(site=site, machine=host, beginning=None)
         known = config.base_ssh_config.lookup(host.name)
         # A dictionary of its own: through a shared one, Fabric lets the keys of one host leak to the next.
         options: dict[str, Any] = dict(config.connect_kwargs) | TIMEOUTS
@@ -86,13 +89,84 @@ class PinnedConnection(fabric.Connection):  # type: ignore[misc]
             gateway = PinnedConnection(self.site, host, self.config, gateway=gateway or False)
         return gateway
 
-    def open(self) -> Any:
+    def begin(self) -> None:
+        """Begin with what needs nobody's attention: the TCP connection and the SSH handshake. It goes on meanwhile."""
+        if not (self.gateway or self.beginning or self.is_connected):
+            self.beginning = wire.Background(self._shake_hands)
+
+    def open(self) -> None:
         """Connect and log in, unless that is done; MailopsError (code 4) says what stood in the way, and where."""
+        self.begin_login()
+        self.await_login()
+
+    def begin_login(self) -> None:
+        """Connect, check the host key, and ask to be let in; errors as with `open`.
+
+        Whoever has one key only need not await the answer to say what comes next; then `await_login` has it.
+        """
+        if self.is_connected:
+            return
+        self.begin()
+        given = self.connect_kwargs
         try:
-            return super().open()
+            if self.beginning:
+                transport, self.beginning = self.beginning.result(), None
+                self.connect_kwargs = given | {"sock": transport.sock, "transport_factory": lambda *_, **__: transport}
+                if key := self._only_key():
+                    self.connect_kwargs["auth_strategy"] = wire.OnlyKey(self.user, key)
+            super().open()
         except (MailopsError, OSError, paramiko.SSHException, EOFError) as error:
             self.client.close()  # after a refusal, Paramiko leaves its end open
             raise self._explained(error) from None
+        finally:
+            self.connect_kwargs, self.beginning = given, None
+
+    def await_login(self) -> bool:
+        """Whether that login has let us in. If not, another key has, and what was said is to be said again.
+
+        MailopsError as with `open` when no key does.
+        """
+        if not isinstance(self.transport, wire.Transport):
+            return True
+        try:
+            try:
+                self.transport.await_login()
+                return True
+            except paramiko.AuthenticationException as refused:
+                self.transport.forget_channels()
+                self._try_other_keys(refused)
+                return False
+        except (OSError, paramiko.SSHException, EOFError) as error:
+            self.client.close()
+            raise self._explained(error) from None
+
+    def _try_other_keys(self, refused: Exception) -> None:
+        """Those of ssh-agent and, where hosts.toml names none, of ~/.ssh. On the same connection: OpenSSH 9.8 and later
+        shut out for a while who comes too often and does not get in (PerSourcePenalties).
+        """
+        agent_too, look = (bool(self.connect_kwargs.get(name, True)) for name in ("allow_agent", "look_for_keys"))
+        try:
+            self.client._auth(self.user, None, None, [], agent_too, look, None)
+        except paramiko.SSHException as error:
+            raise refused if "No authentication methods" in str(error) else error from None
+
+    def _shake_hands(self) -> wire.Transport:
+        transport = wire.Transport(wire.connect(self.host, int(self.port), float(self.connect_timeout)))
+        transport.banner_timeout = TIMEOUTS["banner_timeout"]
+        if self.machine.host_key:
+            transport.prefer(self.machine.host_key.split()[0])
+        transport.start_client(timeout=float(self.connect_timeout))
+        return transport
+
+    def _only_key(self) -> paramiko.PKey | None:
+        """The key to try first, where there is one file and nothing else was asked for."""
+        files = self.connect_kwargs["key_filename"]
+        if len(files) != 1 or {"pkey", "password", "passphrase"} & self.connect_kwargs.keys():
+            return None
+        try:
+            return paramiko.PKey.from_path(files[0])
+        except Exception:  # with a passphrase, of an unknown kind, …: the usual way has words for it
+            return None
 
     def read_key(self) -> paramiko.PKey:
         """The host key that the machine shows now. The key exchange alone: nobody logs in, nothing is sent."""
@@ -131,7 +205,11 @@ class Machine:
         self.site = site
         self.host = host
         self.listener = listener
-        self.connection = PinnedConnection(site, host, config)
+        self.connection = (
+            _begun.pop((site.path, host.name))
+            if (site.path, host.name) in _begun
+            else PinnedConnection(site, host, config)
+        )
 
     def __enter__(self) -> Machine:
         return self
@@ -140,34 +218,47 @@ class Machine:
         self.connection.close()
 
     def call(
-        self, name: str, args: dict[str, Any], answers: Answers | None = None, install_python: bool = False
+        self, name: str, args: Args, answers: Answers | None = None, install_python: bool = False
     ) -> dict[str, Any]:
         """Run the agent call `name`; its questions are answered by `answers`, its events go to the listener.
 
+        `args` may be a function that makes them, which works while the login is under way.
         MailopsError with the agent's own message, or with code 4 when there is no talking to the machine.
         """
-        transport = self.open()
+        self.connection.begin()
+        made = wire.Background(args).result if callable(args) else lambda: args
+        channel = None
         try:
-            with contextlib.closing(transport.open_session(timeout=15)) as channel:
-                channel.settimeout(SILENCE)
-                password = self._sudo_password()
-                channel.exec_command(agent.command(install_python, self._sudo(password)))
-                if password:
-                    _answer_sudo(channel, password, self.host.name)
-                header = {"agent": agent.digest(), "call": name, "args": args}
-                with contextlib.suppress(OSError):  # a machine without python3 has had its say by now, and gone
-                    channel.sendall(_frame(json.dumps(header).encode()))
-                return self._converse(channel, answers or {})
-        except (OSError, paramiko.SSHException) as error:
+            channel = self._ask(name, made, install_python)
+            if not self.connection.await_login():
+                channel = self._ask(name, made, install_python)
+            return self._converse(channel, answers or {})
+        except (OSError, paramiko.SSHException, EOFError) as error:
             raise self._lost(error) from None
+        finally:
+            if channel:
+                channel.close()
 
     def open(self) -> paramiko.Transport:
         """Connect and log in, unless that is done; MailopsError as PinnedConnection.open has it."""
         self.connection.open()
         transport: paramiko.Transport = self.connection.transport
-        if isinstance(transport.sock, socket.socket):
-            transport.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return transport
+
+    def _ask(self, name: str, args: Callable[[], dict[str, Any]], install_python: bool) -> paramiko.Channel:
+        """Start the agent and send it its call; the login may not have been answered yet."""
+        self.connection.begin_login()
+        password = self._sudo_password()
+        if password:
+            self.connection.await_login()
+        channel = wire.start(self.connection.transport, agent.command(install_python, self._sudo(password)))
+        channel.settimeout(SILENCE)
+        if password:
+            _answer_sudo(channel, password, self.host.name)
+        header = agent.header(name, args())
+        with contextlib.suppress(OSError):  # a machine without python3 has had its say by now, and gone
+            channel.sendall(_frame(json.dumps(header).encode()))
+        return channel
 
     def _converse(self, channel: paramiko.Channel, answers: Answers) -> dict[str, Any]:
         for line in channel.makefile("rb"):
@@ -225,6 +316,15 @@ class Machine:
     def _lost(self, error: Exception) -> MailopsError:
         hint = "what was under way there ends by itself; run this again and it is picked up"
         return MailopsError(f"{self.host.name}: the connection was lost: {_reason(error)}", hint, UNREACHABLE)
+
+
+_begun: dict[tuple[Path, str], PinnedConnection] = {}
+
+
+def begin(site: Site, host: Host, config: fabric.Config) -> None:
+    """Begin to connect to `host`; the next Machine of that name takes the connection over."""
+    _begun[site.path, host.name] = connection = PinnedConnection(site, host, config)
+    connection.begin()
 
 
 class BareMachine(MailopsError):
@@ -344,6 +444,8 @@ def _frame(payload: bytes) -> bytes:
 
 
 def _reason(error: Exception) -> str:
+    if isinstance(error, EOFError):
+        return "the other side has closed it"
     text = str(error) or type(error).__name__
     if isinstance(error, TimeoutError) or text == "No existing session":  # Paramiko's words for a silent peer
         return "no answer in time"

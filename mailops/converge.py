@@ -8,9 +8,10 @@ import sys
 import time
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar
 
-from mailops import accounts, diffs, fleet, revision, roles, secrets
+from mailops import cache, fleet, roles, secrets
 from mailops.connection import Answers, BareMachine, Machine
 from mailops.errors import BAD_INPUT, MailopsError
 from mailops.manifest import File, Manifest
@@ -29,16 +30,30 @@ class Rendering:
     config: Any = None
     manifest: Manifest | None = field(default=None, init=False)
 
+    certificates: ClassVar[dict[Path, str]] = {}  # of mailhosts, by site: each is asked once in a command
+
     def answers(self) -> Answers:
         return {
-            "manifest": self.render,
+            "manifest": self.tell,
             "files": self.contents,
-            "hashes": lambda emails: accounts.hashes(self.site, emails),
+            "hashes": self.hashes,
             "passphrase": lambda data: passphrase(self.site, new=data["new"]),
             "recovery": lambda key: show_recovery_key(self.host.name, key),
-            "revision": lambda _: revision.of(self.site.path),
-            "edited": lambda entries: diffs.show_edits(self.host.name, self.listener, entries),
+            "revision": self.revision,
+            "edited": self.show_edits,
         }
+
+    def guess(self) -> dict[str, Any]:
+        """The facts that the machine told last time, and the manifest for them: more often than not they still hold."""
+        facts = cache.facts(self.site, self.host)
+        if facts is None or self._asks_a_person():
+            return {"facts": None, "manifest": None}
+        return {"facts": facts, "manifest": self.render(facts)}
+
+    def tell(self, facts: dict[str, Any]) -> dict[str, Any]:
+        """The manifest for the facts that the machine has just told."""
+        cache.remember_facts(self.site, self.host, facts)
+        return self.render(facts)
 
     def render(self, facts: dict[str, Any]) -> dict[str, Any]:
         if self.host.role == "mailnull":
@@ -54,7 +69,34 @@ class Rendering:
         assert self.manifest is not None  # noqa: S101 - the agent asks for the manifest first
         return {file.path: file for file in self.manifest.files}
 
+    # What is seldom asked is loaded when it is.
+
+    def hashes(self, emails: list[str]) -> dict[str, str]:
+        from mailops import accounts
+
+        return accounts.hashes(self.site, emails)
+
+    def revision(self, _: Any) -> str:
+        from mailops import revision
+
+        return revision.of(self.site.path)
+
+    def show_edits(self, entries: list[dict[str, Any]]) -> None:
+        from mailops import diffs
+
+        diffs.show_edits(self.host.name, self.listener, entries)
+
+    def _asks_a_person(self) -> bool:
+        """Whether making the manifest means to ask for a password: not before the machine wants it."""
+        relay = [user.pw for user in self.site.mail_users if user.email == self.site.relay_email]
+        return self.host.role == "mailnull" and any(pw.kind == "prompt" for pw in relay)
+
     def _certificate(self) -> str:
+        if self.site.path not in self.certificates:
+            self.certificates[self.site.path] = self._ask_certificate()
+        return self.certificates[self.site.path]
+
+    def _ask_certificate(self) -> str:
         """What the mailhost serves, for its null clients to verify; "" when it cannot be asked now."""
         mailhost = next((host for host in self.site.hosts.values() if host.role == "mailhost"), None)
         if mailhost is None:
@@ -129,7 +171,10 @@ def show_recovery_key(name: str, key: str) -> bool:
 def _apply(c: Any, machine: Machine, task: str, overwrite: bool = False) -> dict[str, Any]:
     started = time.monotonic()
     rendering = Rendering(machine.site, machine.host, machine.listener, c.config)
-    args = {"task": task, "who": fleet.who(), "overwrite": overwrite}
+
+    def args() -> dict[str, Any]:
+        return {"task": task, "who": fleet.who(), "overwrite": overwrite, **rendering.guess()}
+
     result = machine.call("converge", args, rendering.answers(), install_python=task == "bootstrap")
     result["seconds"] = round(time.monotonic() - started, 1)
     for note in result["notes"]:
@@ -149,9 +194,15 @@ def summary(result: dict[str, Any]) -> str:
 
 
 def _plan(c: Any, machine: Machine) -> dict[str, Any]:
+    from mailops import diffs
+
     rendering = Rendering(machine.site, machine.host, machine.listener, c.config)
+
+    def args() -> dict[str, Any]:
+        return {"task": "plan", "who": fleet.who(), **rendering.guess()}
+
     try:
-        result = machine.call("converge", {"task": "plan", "who": fleet.who()}, rendering.answers())
+        result = machine.call("converge", args, rendering.answers())
     except BareMachine as bare:
         return _plan_of_bare(rendering, bare)
     files = [diffs.shown(entry, ("now", "planned")) for entry in result.pop("files")]
@@ -190,6 +241,8 @@ def _print_plan(name: str, result: dict[str, Any]) -> None:
         print(f"{name}  what an interrupted run has left would be undone first")
     if result["edited"]:
         print(f"{name}  bootstrap would stop, as these were edited on the machine (--overwrite replaces them):")
+        from mailops import diffs
+
         print(diffs.text(name, result["edited"]), end="")
     if result["locked"] and not result["new_vault"]:
         print(f"{name}  the vault is locked: accounts, keys and sieve scripts in it were not compared")

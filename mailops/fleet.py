@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import getpass
 import json
-import platform
+import socket
 import sys
 from collections.abc import Callable
+from functools import cache
+from pathlib import Path
 from typing import Any
 
+from mailops import connection
 from mailops import site as sites
 from mailops.connection import Machine
 from mailops.errors import BAD_INPUT, MailopsError
@@ -22,12 +25,31 @@ ORDER = {"mailhost": 0, "webmail": 1, "mailnull": 2}  # what others lean on come
 
 def load() -> Site:
     """The site of this folder, or of $MAILOPS_SITE; MailopsError lists everything that is wrong with it."""
-    return sites.load(sites.find())
+    path = sites.find()
+    state = path.stat()
+    return _load(path, state.st_ino, state.st_mtime_ns, state.st_size)
+
+
+@cache
+def _load(path: Path, *state: int) -> Site:
+    return sites.load(path)
+
+
+def begin(config: Any, roles: tuple[str, ...]) -> None:
+    """Begin to connect to the first machine of a task that is for `roles`. MailopsError as `load` and `select`."""
+    site = load()
+    host = _selected(config, site, roles)[0]
+    if host.host_key:  # else nothing is said to it
+        connection.begin(site, host, config)
 
 
 def select(c: Any, site: Site, roles: tuple[str, ...]) -> list[Host]:
     """The hosts of `-H`, or every host with one of `roles`, in the order in which they depend on each other."""
-    names = [name.strip() for name in str(c.config.get("mailops_hosts") or "").split(",") if name.strip()]
+    return _selected(c.config, site, roles)
+
+
+def _selected(config: Any, site: Site, roles: tuple[str, ...]) -> list[Host]:
+    names = [name.strip() for name in str(config.get("mailops_hosts") or "").split(",") if name.strip()]
     for name in names:
         if name not in site.hosts:
             known = ", ".join(site.hosts) or "none"
@@ -84,4 +106,4 @@ def each(c: Any, roles: tuple[str, ...], work: Work, as_json: bool = False, show
 
 def who() -> str:
     """The person at this laptop, for the machine's lock and history."""
-    return f"{getpass.getuser()}@{platform.node()}"
+    return f"{getpass.getuser()}@{socket.gethostname()}"

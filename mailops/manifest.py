@@ -65,6 +65,9 @@ class Service:
     mail: bool = True
     # The daemon's own judgement of its configuration; every line must exit 0.
     checks: tuple[tuple[str, ...], ...] = ()
+    # What it would compute at its very first start while everybody waits; begun as soon as its package is there,
+    # which has the name of the unit.
+    warm: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,13 @@ templates/mailhost/etc/postfix/main.cf.j2 becomes /etc/postfix/main.cf; what has
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
+
+from mailops import cache as kept
 
 TEMPLATES = Path(__file__).parent / "templates"
 SUFFIX = ".j2"
@@ -30,13 +34,35 @@ def tree(folders: tuple[str, ...], names: Mapping[str, Any]) -> dict[str, bytes]
 def _content(source: Path, names: Mapping[str, Any]) -> bytes:
     if source.suffix != SUFFIX:
         return source.read_bytes()
+    template = _environment(TEMPLATES).get_template(source.relative_to(TEMPLATES).as_posix())
+    return str(template.render(names)).encode()
+
+
+@cache
+def _environment(templates: Path) -> Any:
+    """Jinja2 for configuration files; what it compiles is kept for the next command."""
     import jinja2  # costs more than all the rest of a command's start
 
-    environment = jinja2.Environment(
+    class Bytecode(jinja2.FileSystemBytecodeCache):
+        """A cache that cannot be read or written does no harm."""
+
+        def load_bytecode(self, bucket: Any) -> None:
+            try:
+                super().load_bytecode(bucket)
+            except Exception:  # whatever pickle makes of a damaged file
+                bucket.reset()
+
+        def dump_bytecode(self, bucket: Any) -> None:
+            with contextlib.suppress(OSError):
+                super().dump_bytecode(bucket)
+
+    place = kept.folder("templates")
+    return jinja2.Environment(
+        loader=jinja2.FileSystemLoader(templates),
+        bytecode_cache=Bytecode(str(place)) if place else None,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
         autoescape=False,  # noqa: S701 - configuration files, not HTML
     )
-    return environment.from_string(source.read_text(encoding="utf-8")).render(names).encode()

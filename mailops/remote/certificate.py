@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from typing import Any
 
 from .shell import run, write_atomic
@@ -22,6 +21,8 @@ def converge(wanted: list[dict[str, Any]], dry_run: bool = False) -> list[str]:
 
 def _make(item: dict[str, Any]) -> None:
     """openssl-req(1); the key is born in a folder that only root can enter."""
+    import tempfile
+
     names = ",".join(f"DNS:{name}" for name in item["names"])
     os.makedirs(os.path.dirname(item["key"]), mode=0o755, exist_ok=True)
     with tempfile.TemporaryDirectory(dir="/run") as folder:

@@ -33,6 +33,7 @@ from .errors import AgentError
 from .machine import MANIFEST
 from .run import Run, is_hidden, lines
 from .shell import write_atomic
+from .warming import Warming
 
 UNPACKED = f"{machine.STATE}/unpacked.json"
 # Before the packages that they tie to the vault: the units, and what opens it.
@@ -142,7 +143,8 @@ class Convergence(Run):
         if packages.missing(wanted["packages"]):
             _expect_debians()
             self.room("units", self.tie_units)
-        self.room("packages", lambda: packages.converge(wanted["packages"], link))
+        warm = Warming(wanted["services"])
+        self.room("packages", lambda: packages.converge(wanted["packages"], link, installed=warm.begin))
         self.room("boot", lambda: services.at_boot(wanted["services"]))
         self.room("users", lambda: users.converge(wanted["users"]))
         self.room("directories", lambda: files.make_directories(wanted["directories"]))
@@ -154,6 +156,7 @@ class Convergence(Run):
             self.room("accounts", lambda: accounts.converge(wanted["accounts"], link))
         if wanted["dkim"]:
             self.room("dkim", lambda: dkim.converge(wanted["dkim"], link))
+        warm.end()
 
     def configure(self) -> None:
         """The files, and whatever must notice them: a new generation, or none."""

@@ -35,8 +35,16 @@ class Wrong(Unsatisfied):
     """An answer that stays as it is."""
 
 
+class Fallen(Wrong):
+    """No answer, and none to come: the daemon no longer starts what would give it, until it is itself restarted."""
+
+
 class NotYet(Unsatisfied):
     """What a daemon says, or does not say, while it or another one is starting."""
+
+
+class Silence(NotYet):
+    """Nobody listens there."""
 
 
 class Conversation:
@@ -124,7 +132,7 @@ def local(port: int) -> Conversation:
     for address in LOOPBACK:
         with contextlib.suppress(OSError):
             return dial(address, port)
-    raise NotYet("nobody answers")
+    raise Silence("nobody answers")
 
 
 def nobody(port: int) -> Conversation:
@@ -150,7 +158,7 @@ def unix(path: str) -> Conversation:
         connection.connect(path)
     except (FileNotFoundError, ConnectionRefusedError):
         connection.close()
-        raise NotYet(f"nobody answers at {path}") from None
+        raise Silence(f"nobody answers at {path}") from None
     except OSError:
         connection.close()
         raise

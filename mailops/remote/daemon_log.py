@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Iterable
 from typing import Any
 
@@ -13,6 +14,7 @@ from .shell import run
 INSTANCE = {"postfix.service": "postfix@-.service"}
 # A process that dies at once is gone before journald finds its unit; its name is still there.
 NAMES = {"postfix.service": "postfix/", "dovecot.service": "dovecot", "rspamd.service": "rspamd"}
+RECENT = 60.0  # seconds that a reload may have been ago
 WARNING = 4  # syslog(3); worse is lower
 REASON = re.compile(
     r"\b(warning|error|fatal|panic|fail(ed|ure|s)?|unknown|invalid|cannot|can't|could not|unable|unused|unsupported"
@@ -21,11 +23,12 @@ REASON = re.compile(
 )
 # Our own questions, and what strangers leave behind on any day.
 CHATTER = re.compile(
-    r"foreign\.invalid"
+    r"foreign\.invalid|<mailops-probe@"
     r"|\b(connect|disconnect|lost connection|timeout|hangup|improper command pipelining) (from|after)\b"
     r"|: client=|removed \(canceled\)|TLS connection established|^dovecot: .*(auth failed,|no auth attempts)"
-    r"|NOQUEUE: milter-reject|NOQUEUE: reject: .*: 5\d\d |does not resolve to address|SASL \w+ authentication failed|SSL_accept error"
-    r"|Connect from local|Disconnect from local",
+    r"|NOQUEUE: milter-reject|\w+: reject: .*: 5\d\d |does not resolve to address"
+    r"|SASL \w+ authentication failed|SSL_accept error|(Connect|Disconnect) from local"
+    r"|\brip=127\.(?!0\.0\.1\b)",  # see conversation.nobody
     re.IGNORECASE,
 )
 DEATH = re.compile(r"\b(fatal|panic): ", re.IGNORECASE)
@@ -50,12 +53,27 @@ def since(units: list[str], when: float, lines: int = 8) -> list[str]:
     return reasons[:lines] or _once(text for _, text in said)[-lines:]
 
 
+def since_reload(unit: str) -> list[str]:
+    """What `unit` has said since it read its configuration, if that was a moment ago; in Dovecot's words."""
+    lines: list[str] | None = None
+    for text in _texts(unit, time.time() - RECENT):
+        if "reloading configuration" in text or "starting up" in text:
+            lines = []
+        elif lines is not None:
+            lines.append(text)
+    return lines or []
+
+
 def death(unit: str, when: float) -> str:
     """Why `unit` has given up starting some of its processes since the Unix time `when`; "" if it has not."""
-    said = [text for _, text in _said([unit], when)]
+    said = _texts(unit, when)
     if not any(THROTTLING in text for text in said):
         return ""
     return next((text for text in said if DEATH.search(text) and PASSING not in text), "")
+
+
+def _texts(unit: str, when: float) -> list[str]:
+    return [text for _, text in _said([unit], when)]
 
 
 def _said(units: list[str], when: float) -> list[tuple[int, str]]:
@@ -85,8 +103,8 @@ def _line(entry: dict[str, Any]) -> tuple[int, str]:
 
 
 def _once(lines: Iterable[str]) -> list[str]:
-    """Without what differs from an earlier line in nothing but the program's name and numbers."""
+    """Without what differs from an earlier line in nothing but names of programs and sessions, and numbers."""
     seen: dict[str, str] = {}
     for line in lines:
-        seen.setdefault(re.sub(r"\d+", "0", line.partition(": ")[2]), line)
+        seen.setdefault(re.sub(r"<[^<>]*>|[0-9A-F]{2,}|\d+", "0", line.partition(": ")[2]), line)
     return list(seen.values())

@@ -11,7 +11,6 @@ import os
 import sqlite3
 import stat
 from collections.abc import Callable, Iterator
-from urllib.parse import quote
 
 from .errors import AgentError
 from .files import ids
@@ -33,7 +32,8 @@ def opened(path: str) -> Iterator[sqlite3.Connection]:
     """The database at `path`, which opening never makes. AgentError for any failure of SQLite."""
     try:
         # The URI alone can say "do not create it" (sqlite.org/uri.html).
-        db = sqlite3.connect(f"file:{quote(path)}?mode=rw", uri=True, timeout=BUSY, isolation_level=None)
+        escaped = path.replace("%", "%25").replace("?", "%3f").replace("#", "%23")
+        db = sqlite3.connect(f"file:{escaped}?mode=rw", uri=True, timeout=BUSY, isolation_level=None)
         with contextlib.closing(db):
             db.execute("PRAGMA journal_mode=DELETE")
             db.execute("PRAGMA synchronous=FULL")

@@ -37,11 +37,11 @@ def converge(wanted: dict[str, Any], link: Any, dry_run: bool = False) -> list[s
         if dry_run:
             return [f"DKIM keys in {keyroot}, as far as they are missing: the vault is not open to look"]
         raise AgentError(f"{keyroot} is not there: the vault is locked", "fab unlock", LOCKED)
-    changes: list[str] = []
+    missing = _converge_all(keyroot, pairs, dry_run=True)
+    if dry_run or not missing:
+        return missing
     with _alone(keyroot):
-        for domain, selector in pairs:
-            changes += _converge_one(f"{keyroot}/{domain}.{selector}", domain, selector, dry_run)
-    return changes
+        return _converge_all(keyroot, pairs, dry_run=False)
 
 
 def call(args: dict[str, Any], link: Any) -> dict[str, Any]:
@@ -73,6 +73,13 @@ def zone_lines(name: str, value: str) -> str:
     tags, key = value[: value.index("p=")], value[value.index("p=") :]
     pieces = [tags, *(key[at : at + LONGEST_STRING] for at in range(0, len(key), LONGEST_STRING))]
     return f"{name}. IN TXT (\n" + "".join(f'\t"{piece}"\n' for piece in pieces) + ")\n"
+
+
+def _converge_all(keyroot: str, pairs: list[tuple[str, str]], dry_run: bool) -> list[str]:
+    changes: list[str] = []
+    for domain, selector in pairs:
+        changes += _converge_one(f"{keyroot}/{domain}.{selector}", domain, selector, dry_run)
+    return changes
 
 
 def _converge_one(stem: str, domain: str, selector: str, dry_run: bool) -> list[str]:

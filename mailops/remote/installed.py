@@ -12,7 +12,7 @@ PLACE = "/usr/lib/mailops/agent.pyz"
 
 def converge(dry_run: bool = False) -> list[str]:
     """Put the archive that is running now at its fixed place, when another one stands there."""
-    with open(sys.path[0], "rb") as file:  # the loader put the archive first on the path
+    with open(f"{sys.path[0]}/agent.pyz", "rb") as file:  # the loader unpacked it there, first on the path
         running = file.read()
     try:
         with open(PLACE, "rb") as file:

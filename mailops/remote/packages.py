@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,39 +20,46 @@ PATIENCE = 300.0  # seconds for another apt to finish
 
 
 def missing(wanted: list[str]) -> list[str]:
-    have = _states()
-    return [name for name in wanted if not have.get(name, "").endswith(" ok installed")]  # held ones, too
+    """Those of `wanted` that are not installed; read from dpkg's own file, which spares a process."""
+    with open(STATUS, "rb") as file:
+        text = b"\n" + file.read()
+    return [name for name in wanted if not _is_installed(text, name.encode())]
 
 
-def converge(wanted: list[str], link: Any, dry_run: bool = False) -> list[str]:
-    """Install what is missing, with live progress; returns a line per package."""
+def _is_installed(text: bytes, name: bytes) -> bool:
+    """deb822(5): each entry begins with its Package, and has a Status."""
+    entry = text.find(b"\nPackage: %s\n" % name)
+    status = text.find(b"\nStatus: ", entry + 1)
+    return entry >= 0 and text[status + 1 : text.find(b"\n", status + 1)].endswith(b" ok installed")  # held ones, too
+
+
+def converge(
+    wanted: list[str], link: Any, dry_run: bool = False, installed: Callable[[str], None] = lambda _: None
+) -> list[str]:
+    """Install what is missing, with live progress; returns a line per package.
+
+    `installed` is called with the name of each package that is ready, while others are still to come.
+    """
     absent = missing(wanted)
     if dry_run:
         return [f"install {name}" for name in absent]
     if absent:
         with _no_daemon_starts():
-            if any(state.split()[-1] not in ("installed", "config-files") for state in _states().values()):
+            if any(state not in ("installed", "config-files") for state in _states()):
                 _patiently("dpkg", "--configure", "-a", "--force-confold")  # an interrupted run's
             if _lists_age() > A_DAY:
                 link.progress("packages", 0, "reading package lists")
                 _patiently("apt-get", "-q", "update")
-            _install(absent, link)
+            _install(absent, link, installed)
     elif os.path.exists(POLICY) and _is_ours():
         os.unlink(POLICY)  # an interrupted run's: it would keep the administrator's own packages from starting
     return [f"install {name}" for name in absent]
 
 
-def _states() -> dict[str, str]:
-    """Package -> its dpkg state (dpkg-query(1)); read from the file, which spares a process."""
-    states: dict[str, str] = {}
-    name = ""
+def _states() -> set[str]:
+    """The states that packages are in (dpkg-query(1))."""
     with open(STATUS, encoding="utf-8", errors="replace") as file:
-        for line in file:
-            if line.startswith("Package: "):
-                name = line[9:].strip()
-            elif line.startswith("Status: "):
-                states[name] = line[8:].strip()
-    return states
+        return {line.split()[-1] for line in file if line.startswith("Status: ")}
 
 
 def _lists_age() -> float:
@@ -74,8 +80,10 @@ def _patiently(*command: str) -> None:
         time.sleep(1)
 
 
-def _install(names: list[str], link: Any) -> None:
+def _install(names: list[str], link: Any, installed: Callable[[str], None]) -> None:
     """apt-get with its machine-readable progress (APT's README.progress-reporting) on a pipe of our own."""
+    import subprocess
+
     reading, writing = os.pipe()
     command = ["apt-get", "-y", "-q", "install", "--no-install-recommends", *names]
     command += ["-o", f"APT::Status-Fd={writing}", "-o", "Dpkg::Options::=--force-confold"]
@@ -88,7 +96,7 @@ def _install(names: list[str], link: Any) -> None:
         os.close(writing)
         with os.fdopen(reading, encoding="utf-8", errors="replace") as status:
             for line in status:
-                _report(line, link)
+                _report(line, link, installed)
         code = process.wait()
     if code:
         with open("/var/log/mailops-apt.log", encoding="utf-8", errors="replace") as log_text:
@@ -96,8 +104,8 @@ def _install(names: list[str], link: Any) -> None:
         raise AgentError(f"apt-get could not install the packages: {reason}", hint="see /var/log/mailops-apt.log there")
 
 
-def _report(line: str, link: Any) -> None:
-    """`dlstatus:1:12.5:text` (first half of the bar) or `pmstatus:package:40.1:text` (second half)."""
+def _report(line: str, link: Any, installed: Callable[[str], None]) -> None:
+    """`dlstatus:1:12.5:text` (first half of the bar) or `pmstatus:package:40.1:Installed package` (second half)."""
     kind, _, rest = line.rstrip("\n").partition(":")
     fields = rest.split(":", 2)
     if len(fields) < 3 or kind not in ("dlstatus", "pmstatus"):
@@ -107,6 +115,8 @@ def _report(line: str, link: Any) -> None:
     except ValueError:
         return
     link.progress("packages", percent, fields[2])
+    if kind == "pmstatus" and fields[2].startswith("Installed "):
+        installed(fields[0])
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -42,11 +42,15 @@ def _kinds() -> dict[str, Callable[[int, dict[str, str]], None]]:
 
 
 class ProbesFailed(AgentError):
-    """`failures`: each probe that was not satisfied, with the reason; its `service` is the unit that is accused."""
+    """`failures`: each probe that was not satisfied, with the reason; its `service` is the unit that is accused.
 
-    def __init__(self, failures: list[tuple[dict[str, Any], str]]) -> None:
+    `fallen`: units that a reload with a better configuration will not bring back, but a restart.
+    """
+
+    def __init__(self, failures: list[tuple[dict[str, Any], str]], fallen: Sequence[str] = ()) -> None:
         super().__init__("; ".join(f"{name(probe)}: {reason}" for probe, reason in failures))
         self.failures = failures
+        self.fallen = list(dict.fromkeys(fallen))
 
 
 def await_all(probes: list[dict[str, Any]], seconds: float = 60.0) -> None:
@@ -55,11 +59,15 @@ def await_all(probes: list[dict[str, Any]], seconds: float = 60.0) -> None:
     A wrong answer that waiting cannot better ends it within a few seconds; a daemon that does not answer yet
     has `seconds`.
     """
-    failed = _Wait(probes, seconds).failed()
-    if failed:
-        raise ProbesFailed(
-            [(probe | {"service": said.accused or probe.get("service", "")}, str(said)) for probe, said in failed]
-        )
+    from .conversation import Fallen
+
+    accused = [
+        (probe | {"service": said.accused or probe.get("service", "")}, said)
+        for probe, said in _Wait(probes, seconds).failed()
+    ]
+    if accused:
+        fallen = [probe["service"] for probe, said in accused if isinstance(said, Fallen)]
+        raise ProbesFailed([(probe, str(said)) for probe, said in accused], fallen)
 
 
 def ask_all(probes: list[dict[str, Any]]) -> dict[str, str]:
@@ -139,12 +147,12 @@ class _Wait:
     def _look_for_the_dead(self) -> None:
         """A service whose processes die at their start keeps its port and lets everybody wait: its log tells."""
         from . import daemon_log
-        from .conversation import Wrong
+        from .conversation import Fallen
 
         for number in tuple(self._open):
             unit = self._probes[number].get("service", "")
             if death := daemon_log.death(unit, self._start):
-                self._failed[number] = Wrong(f"no answer: {death}")
+                self._failed[number] = Fallen(f"no answer: {death}")
                 self._over.set()
 
 
@@ -163,29 +171,30 @@ def _once(probe: dict[str, Any]) -> Unsatisfied | None:
         return said
     except (ConnectionResetError, BrokenPipeError):
         return Wrong("it hangs up")
-    except TimeoutError:
-        return NotYet("no answer in time")
     except OSError as error:
-        return NotYet(error.strerror or str(error) or type(error).__name__)
-    except AgentError as error:
-        return Wrong(error.message)
+        slow = isinstance(error, TimeoutError)
+        return NotYet("no answer in time" if slow else error.strerror or str(error))
     except Exception as error:  # no daemon of ours talks like this
         return Wrong(f"an answer that makes no sense ({type(error).__name__}: {error})")
     return None
 
 
 def _is_lasting(said: Unsatisfied, probe: dict[str, Any]) -> bool:
-    """A wrong answer stays wrong; a missing one stays missing where the unit is not even starting."""
-    from .conversation import Wrong
+    """A wrong answer stays wrong; a missing one stays missing where the unit does not run, or says that it is
+    ready and does not listen."""
+    from .conversation import Silence, Wrong
 
     unit = said.accused or probe.get("service", "")
-    return isinstance(said, Wrong) or (bool(unit) and is_down(unit))
+    if isinstance(said, Wrong) or not unit:
+        return isinstance(said, Wrong)
+    state = _state(unit)
+    ready = state["ActiveState"] == "active" and state["Type"] in ("notify", "forking")
+    return state["ActiveState"] in ("inactive", "failed") or (ready and isinstance(said, Silence))
 
 
-def is_down(unit: str) -> bool:
-    """Neither running nor about to. On Debian 12 postfix.service only stands for its instance `-`, the daemon."""
-    shown = run("systemctl", "show", "--property=ActiveState,SubState", unit, unit.replace(".", "@-."), check=False)
-    own, instance = (dict(line.split("=", 1) for line in block.split()) for block in shown.stdout.split("\n\n"))
-    daemon = instance if own["SubState"] == "exited" else own
-    return daemon["ActiveState"] in ("inactive", "failed")
-
+def _state(unit: str) -> dict[str, str]:
+    """ActiveState and Type; on Debian 12 postfix.service only stands for its instance `-`, which is the daemon."""
+    properties = "--property=ActiveState,SubState,Type"
+    shown = run("systemctl", "show", properties, unit, unit.replace(".", "@-."), check=False).stdout
+    own, instance = (dict(line.split("=", 1) for line in block.split()) for block in shown.split("\n\n"))
+    return instance if own["SubState"] == "exited" else own

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 
-from . import conversation
+from . import conversation, daemon_log
 from .conversation import Conversation, NotYet, Wrong
-from .probe_smtp import FOREIGN
+from .probe_smtp import DOVECOT, FOREIGN
+
+# In Dovecot's log: a reload that it did not accept, and a file of passwords or users that it cannot read.
+OBJECTION = re.compile(
+    r"Config reload failed|\bauth(-worker)?\b.*: ((Fatal|Panic): |Error: .*\b(open|stat|access)\(.*\) failed)"
+)
 
 
 def imaps(port: int, options: dict[str, str]) -> None:
@@ -22,7 +28,9 @@ def imaps(port: int, options: dict[str, str]) -> None:
 def login(port: int, options: dict[str, str]) -> None:
     """A login that must fail, and for the right reason: the password is wrong, not `the passwords cannot be read`.
 
-    RFC 5530 has the codes. Takes the 2 s for which Dovecot holds back such an answer.
+    RFC 5530 has the codes. Where there are several passdbs the answer hides that one of them is broken, and after a
+    reload that Dovecot did not accept all answers are the old ones: the log has both.
+    Takes the 2 s for which Dovecot holds back such an answer.
     """
     with conversation.nobody(port) as connection:
         _greeting(connection, options)
@@ -31,6 +39,8 @@ def login(port: int, options: dict[str, str]) -> None:
         if not said[-1].upper().startswith("NO [AUTHENTICATIONFAILED]"):
             raise Wrong(f"an unknown user's login is answered by: {said[-1]}")
         _command(connection, "LOGOUT")
+    if objection := next(filter(OBJECTION.search, daemon_log.since_reload(DOVECOT)), ""):
+        raise Wrong(objection)
 
 
 def managesieve(port: int, options: dict[str, str]) -> None:

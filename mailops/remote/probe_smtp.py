@@ -10,11 +10,14 @@ import os
 import re
 
 from . import conversation
-from .conversation import Conversation, NotYet, Wrong
+from .conversation import Conversation, NotYet, Unsatisfied, Wrong
+from .errors import AgentError
 from .shell import run
 
 # Nobody's, for ever (RFC 2606); `daemon_log` knows our own refusals by it.
 FOREIGN = "probe@foreign.invalid"
+# Nobody here, unless a site takes mail for whatever name: then it is taken.
+STRAY = "mailops-probe"
 RSPAMD, DOVECOT = "rspamd.service", "dovecot.service"
 # milter_default_action = tempfail (postconf(5)): to a command, at the start, to STARTTLS.
 MILTER_AWAY = ("451 4.7.1 Service unavailable", "421 4.7.1", "454 4.3.0 Try again later")
@@ -158,7 +161,15 @@ def _must_welcome(client: Client, options: dict[str, str], excused: int = 0) -> 
         return True  # `mailcfg rmuser`: the machine knows better than the site
     if code // 100 != 2:
         raise _refusal(f"mail for {recipient} is refused", code, text)
+    _must_know(client, f"{STRAY}@{recipient.partition('@')[2]}")
     return True
+
+
+def _must_know(client: Client, stray: str) -> None:
+    """Whether somebody exists is answered at once, even when it takes every table to find out."""
+    code, text = client.ask(f"RCPT TO:<{stray}>")
+    if code // 100 == 4 and code != 450:
+        raise _refusal(f"whether there is a {stray} is not known", code, text)
 
 
 def _exists(recipient: str, database: str) -> bool:
@@ -167,8 +178,11 @@ def _exists(recipient: str, database: str) -> bool:
         return True
     from . import database as accounts
 
-    with accounts.opened(database) as db:
-        return bool(db.execute("SELECT 1 FROM users WHERE email = ?", (recipient,)).fetchone())
+    try:
+        with accounts.opened(database) as db:
+            return bool(db.execute("SELECT 1 FROM users WHERE email = ?", (recipient,)).fetchone())
+    except AgentError:
+        return True
 
 
 def _must_not_relay(client: Client, here: str) -> None:
@@ -219,8 +233,8 @@ def _login_service(path: str) -> None:
             offers = []
             while (line := dovecot.line()) != "DONE":
                 offers.append(line)
-    except (OSError, Wrong, NotYet) as error:
-        kind = Wrong if isinstance(error, Wrong) else NotYet
+    except (OSError, Unsatisfied) as error:
+        kind = type(error) if isinstance(error, Unsatisfied) else NotYet
         raise kind(f"Dovecot checks no logins: {error}", accused=DOVECOT) from None
     if not any(line.startswith("MECH\tPLAIN") for line in offers):
         raise Wrong(f"Dovecot offers no PLAIN login at {path}", accused=DOVECOT)

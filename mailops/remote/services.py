@@ -2,36 +2,68 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
+from . import shell
 from .errors import AgentError
 from .shell import run
 
 UNIT_FILES = "/etc/systemd/system"
+SHOW = ("systemctl", "show", "--property=Id,ActiveState,UnitFileState,LoadState")
+FRESH = 1.0  # seconds for which systemd's answer is believed, unless we have run something since
+
+
+class _Known:
+    """What systemd has been asked, and what it has said."""
+
+    asked: list[str]
+    answer: shell.Words | None = None
+    states: dict[str, dict[str, str]]
+    runs = -1  # how many programs had been run when it answered
+    when = 0.0  # time.monotonic()
+
+
+def look_ahead(services: list[dict[str, Any]]) -> None:
+    """Begin to ask systemd what `states` is going to be asked; the agent has other things to do meanwhile."""
+    if services and not shell.runs:
+        _Known.asked = [service["unit"] for service in services]
+        _Known.answer = shell.start(*SHOW, *_Known.asked)
 
 
 def states(units: list[str]) -> dict[str, dict[str, str]]:
     """ActiveState, UnitFileState and LoadState of each unit, from one `systemctl show`."""
     if not units:
         return {}
-    properties = "--property=Id,ActiveState,UnitFileState,LoadState"
-    blocks = run("systemctl", "show", properties, *units).stdout.strip().split("\n\n")
+    answer, _Known.answer = _Known.answer, None
+    if answer and not shell.runs and (text := answer()):
+        _learn(_Known.asked, text)
+    fresh = _Known.runs == len(shell.runs) and time.monotonic() - _Known.when < FRESH
+    if not fresh or not set(units).issubset(_Known.states):
+        _learn(units, run(*SHOW, *units).stdout)
+    return {unit: _Known.states[unit] for unit in units}
+
+
+def _learn(units: list[str], text: str) -> None:
+    blocks = text.strip().split("\n\n")
     parsed = [dict(line.split("=", 1) for line in block.splitlines()) for block in blocks]
-    return dict(zip(units, parsed, strict=True))
+    _Known.states = dict(zip(units, parsed, strict=True))
+    _Known.runs, _Known.when = len(shell.runs), time.monotonic()
 
 
 def at_boot(services: list[dict[str, Any]], dry_run: bool = False) -> list[str]:
     """Mail daemons never start at boot, they wait for the vault; the others do."""
     now = states([service["unit"] for service in services])
-    changes: list[str] = []
+    found: dict[str, list[str]] = {}
     for service in services:
         unit, state = service["unit"], now[service["unit"]]["UnitFileState"]
         verb = "disable" if service["mail"] else "enable"
         if state == {"disable": "enabled", "enable": "disabled"}[verb]:
-            changes.append(f"{verb} {unit} at boot")
-            if not dry_run:
-                run("systemctl", verb, unit)
-    return changes
+            found.setdefault(verb, []).append(unit)
+    if not dry_run:
+        for verb, units in found.items():
+            run("systemctl", verb, *units)
+    return [f"{verb} {unit} at boot" for verb, units in found.items() for unit in units]
 
 
 def touched(service: dict[str, Any], paths: list[str]) -> str:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
-import subprocess
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from .errors import AgentError
+
+if TYPE_CHECKING:
+    import subprocess
 
 # One language and one path for every program: their output is read by us, not by the locale.
 ENVIRONMENT = {
@@ -15,6 +19,9 @@ ENVIRONMENT = {
     "HOME": "/root",
 }
 
+Words = Callable[[], str]
+runs: list[str] = []  # the programs run so far; what was seen before the latest of them may not hold any more
+
 
 def run(
     *command: str, stdin: str | bytes = b"", check: bool = True, timeout: float | None = 120
@@ -23,6 +30,9 @@ def run(
 
     `timeout` is in seconds. Secrets travel in `stdin`, never in `command`.
     """
+    import subprocess  # where nothing differs nothing is run, and it need not be loaded
+
+    runs.append(command[0])
     data = stdin.encode() if isinstance(stdin, str) else stdin
     try:
         done = subprocess.run(command, input=data, capture_output=True, env=ENVIRONMENT, timeout=timeout, check=False)
@@ -34,6 +44,23 @@ def run(
     if check and done.returncode:
         raise AgentError(f"{' '.join(command)} failed ({done.returncode}): {tail(err or out)}")
     return subprocess.CompletedProcess(command, done.returncode, out, err)
+
+
+def start(*command: str) -> Words:
+    """Start a program that only looks at something. The function that is returned awaits it: what it said on stdout."""
+    reading, writing = os.pipe()
+    quiet = [(os.POSIX_SPAWN_OPEN, fd, "/dev/null", os.O_RDWR, 0) for fd in (0, 2)]
+    actions = [*quiet, (os.POSIX_SPAWN_DUP2, writing, 1)]
+    child = os.posix_spawnp(command[0], command, ENVIRONMENT, file_actions=actions)
+    os.close(writing)
+
+    def words() -> str:
+        with open(reading, encoding="utf-8", errors="replace") as file:
+            said = file.read()
+        os.waitpid(child, 0)
+        return said
+
+    return words
 
 
 def tail(text: str, lines: int = 4) -> str:

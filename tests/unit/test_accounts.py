@@ -22,7 +22,7 @@ import pytest
 
 from mailops import accounts as laptop
 from mailops.errors import MailopsError
-from mailops.remote import account_commands, accounts, crypt, database, machine, shell
+from mailops.remote import account_commands, account_rows, accounts, crypt, database, machine, shell
 from mailops.remote.account_commands import Place
 from mailops.remote.errors import AgentError
 from mailops.site import Secret, User
@@ -86,7 +86,7 @@ def wanted(tmp_path: Path) -> dict[str, Any]:
 
 @pytest.fixture
 def place(wanted: dict[str, Any], tmp_path: Path) -> Place:
-    accounts.converge(wanted, hashing())
+    account_rows.converge(wanted, hashing())
     return Place(
         wanted["database"],
         str(tmp_path / "mail"),
@@ -128,7 +128,7 @@ def refused(run: Callable[..., list[str]], *argv: str, code: int = 1) -> AgentEr
 
 def test_converge_makes_the_database_with_its_mode_schema_and_rows(wanted: dict[str, Any]) -> None:
     link = hashing()
-    lines = accounts.converge(wanted, link)
+    lines = account_rows.converge(wanted, link)
     path = wanted["database"]
     assert lines[0] == f"database {path}"
     assert "user user1@example.test" in lines
@@ -141,45 +141,45 @@ def test_converge_makes_the_database_with_its_mode_schema_and_rows(wanted: dict[
 
 
 def test_a_second_converge_changes_and_asks_nothing(wanted: dict[str, Any]) -> None:
-    accounts.converge(wanted, hashing())
+    account_rows.converge(wanted, hashing())
     before = Path(wanted["database"]).read_bytes()
     link = hashing()
-    assert accounts.converge(wanted, link) == []
+    assert account_rows.converge(wanted, link) == []
     assert link.asked == []
     assert Path(wanted["database"]).read_bytes() == before
 
 
 def test_converge_never_resets_a_password_and_asks_for_the_missing_alone(wanted: dict[str, Any]) -> None:
-    accounts.converge(wanted, hashing())
+    account_rows.converge(wanted, hashing())
     link = Link(hashes=lambda emails: dict.fromkeys(emails, OTHER))
     grown = wanted | {"users": [*wanted["users"], "new@example.test"]}
-    assert accounts.converge(grown, link) == ["user new@example.test"]
+    assert account_rows.converge(grown, link) == ["user new@example.test"]
     assert link.asked == [("hashes", ["new@example.test"])]
     assert rows(wanted, "SELECT DISTINCT password FROM users WHERE email <> 'new@example.test'") == [(HASH,)]
 
 
 def test_a_dry_run_says_the_same_and_touches_nothing(wanted: dict[str, Any]) -> None:
     link = Link()
-    said = accounts.converge(wanted, link, dry_run=True)
+    said = account_rows.converge(wanted, link, dry_run=True)
     assert os.listdir(os.path.dirname(wanted["database"])) == []
-    assert said == accounts.converge(wanted, hashing())
+    assert said == account_rows.converge(wanted, hashing())
     os.chmod(wanted["database"], 0o666)
     before = Path(wanted["database"]).read_bytes()
     grown = wanted | {"domains": [*wanted["domains"], "third.test"]}
-    lines = accounts.converge(grown, link, dry_run=True)
+    lines = account_rows.converge(grown, link, dry_run=True)
     assert lines == [f"permissions of {wanted['database']}", "domain third.test"]
     assert Path(wanted["database"]).read_bytes() == before
     assert stat.S_IMODE(os.stat(wanted["database"]).st_mode) == 0o666
-    accounts.converge(grown, hashing())
+    account_rows.converge(grown, hashing())
     assert stat.S_IMODE(os.stat(wanted["database"]).st_mode) == 0o640
 
 
 def test_nothing_is_made_below_a_vault_that_is_not_open(tmp_path: Path) -> None:
     wanted = WANTED | {"database": str(tmp_path / "vault" / "db" / "mail.sqlite")}
     with pytest.raises(AgentError, match="locked") as caught:
-        accounts.converge(wanted, hashing())
+        account_rows.converge(wanted, hashing())
     assert caught.value.code == 5
-    assert len(accounts.converge(wanted, Link(), dry_run=True)) == 1
+    assert len(account_rows.converge(wanted, Link(), dry_run=True)) == 1
     assert os.listdir(tmp_path) == []
 
 
@@ -188,13 +188,13 @@ def test_an_interrupted_first_run_leaves_no_database(wanted: dict[str, Any]) -> 
         raise AgentError("the laptop went away before it answered")
 
     with pytest.raises(AgentError):
-        accounts.converge(wanted, Link(hashes=gone))
+        account_rows.converge(wanted, Link(hashes=gone))
     with pytest.raises(AgentError, match=r"no password hash for admin@example\.test"):
-        accounts.converge(wanted, Link(hashes=lambda emails: dict.fromkeys(emails, "{PLAIN}" + SECRET)))
+        account_rows.converge(wanted, Link(hashes=lambda emails: dict.fromkeys(emails, "{PLAIN}" + SECRET)))
     assert not os.path.exists(wanted["database"])
     for leftover in (".new", ".new-journal"):  # what kill -9 leaves
         Path(wanted["database"] + leftover).write_bytes(b"half written")
-    accounts.converge(wanted, hashing())
+    account_rows.converge(wanted, hashing())
     assert os.listdir(os.path.dirname(wanted["database"])) == ["mail.sqlite"]
 
 
@@ -211,7 +211,7 @@ def test_converge_leaves_out_an_alias_that_would_take_a_mailbox_or_loop(
             ["c@example.test", "admin@example.test"],
         ]
     }
-    assert accounts.converge(grown, link) == ["alias c@example.test -> admin@example.test"]
+    assert account_rows.converge(grown, link) == ["alias c@example.test -> admin@example.test"]
     assert len(link.said) == 2
     assert "abuse@example.test is a mailbox" in link.said[0]
     assert "loop" in link.said[1]
@@ -617,9 +617,9 @@ def test_a_hot_journal_is_rolled_back_by_the_next_one(place: Place) -> None:
 
 def test_creation_killed_at_any_time_never_shows_a_half_filled_database(wanted: dict[str, Any]) -> None:
     script = (
-        "import sys, json; from mailops.remote import database, accounts;"
+        "import sys, json; from mailops.remote import account_rows, database;"
         "database.OWNER, database.GROUP = sys.argv[2:4];"
-        "database.create(sys.argv[1], lambda db: [accounts._fill(db, json.loads(sys.argv[4]), {}),"
+        "database.create(sys.argv[1], lambda db: [account_rows._fill(db, json.loads(sys.argv[4]), {}),"
         "                                         print('now', flush=True), sys.stdin.read()])"
     )
     names = [wanted["database"], database.OWNER, database.GROUP, json.dumps(wanted)]
@@ -631,5 +631,5 @@ def test_creation_killed_at_any_time_never_shows_a_half_filled_database(wanted: 
         process.kill()
     assert not os.path.exists(wanted["database"])
     started = time.monotonic()
-    accounts.converge(wanted, hashing())
+    account_rows.converge(wanted, hashing())
     assert time.monotonic() - started < 2

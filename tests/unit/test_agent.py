@@ -10,7 +10,8 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from typing import Any
 import pytest
 
 from mailops import agent, report, secrets
-from mailops.remote import lock, packages
+from mailops.remote import installed, lock, packages
 from mailops.remote.errors import AgentError
 from mailops.remote.link import Link, read_frame
 
@@ -32,13 +33,15 @@ def frame(payload: bytes) -> bytes:
 
 def test_the_same_sources_give_the_same_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copytree(agent.REMOTE, tmp_path / "remote", copy_function=shutil.copy)  # new times, new order on disk
+    was = agent.archive(), agent.digest()
     for path in (tmp_path / "remote").glob("*.py"):
         os.utime(path, (1, 1))
         path.chmod(0o755)
     monkeypatch.setattr(agent, "REMOTE", tmp_path / "remote")
-    assert agent.archive.__wrapped__() == agent.archive()
-    (tmp_path / "remote" / "errors.py").write_text("")
-    assert agent.archive.__wrapped__() != agent.archive()
+    monkeypatch.setattr(agent, "sources", agent.sources.__wrapped__)
+    for same in (True, False):
+        assert (agent.archive() == was[0], agent.digest.__wrapped__() == was[1]) == (same, same)
+        (tmp_path / "remote" / "errors.py").write_text("")
 
 
 def test_the_archive_runs_alone_on_the_standard_library(tmp_path: Path) -> None:
@@ -65,8 +68,8 @@ def call(process: subprocess.Popen[bytes], noise: bytes = b"") -> list[dict[str,
     """A call of something that does not exist, which the agent answers all the same; the events that came."""
     assert process.stdin is not None
     assert process.stdout is not None
-    header = {"agent": agent.digest(), "call": "nothing", "args": {}}
-    process.stdin.write(noise + frame(json.dumps(header).encode()))
+    header = json.dumps(agent.header("nothing", {}))
+    process.stdin.write(noise + frame(header.encode()))
     process.stdin.flush()
     events = []
     for line in process.stdout:  # stdin stays open, as the laptop keeps it
@@ -90,20 +93,57 @@ def test_the_archive_travels_once(tmp_path: Path) -> None:
 
 
 def test_an_older_archive_makes_room(tmp_path: Path) -> None:
-    old, young = tmp_path / "agent-0123456789abcdef.pyz", tmp_path / "agent-fedcba9876543210.pyz"
+    older, old, young = (tmp_path / f"agent-{name}" for name in ("0000.pyz", "0123456789abcdef", "fedcba9876543210"))
+    older.touch()  # a file, as the first releases kept it
     for path in (old, young):
-        path.touch()
-    os.utime(old, (0, 0))
+        shutil.copytree(agent.REMOTE, path / "remote")
+    for path in (older, old):
+        os.utime(path, (0, 0))
     with loader(tmp_path) as process:
         call(process)
     # The young one is another laptop's, whose call may be running from it.
-    assert {path.name for path in tmp_path.iterdir()} == {f"agent-{agent.digest()[:16]}.pyz", young.name}
+    assert {path.name for path in tmp_path.iterdir()} == {f"agent-{agent.digest()[:16]}", young.name}
 
 
-def test_a_damaged_archive_is_fetched_again(tmp_path: Path) -> None:
-    (tmp_path / f"agent-{agent.digest()[:16]}.pyz").write_bytes(agent.archive()[:-100])
+def test_an_agent_in_use_does_not_age(tmp_path: Path) -> None:
+    for _ in range(2):
+        with loader(tmp_path) as process:
+            call(process)
+        os.utime(tmp_path / f"agent-{agent.digest()[:16]}", (0, 0))
     with loader(tmp_path) as process:
-        assert kinds(call(process)) == ["hello", "agent", "error"]
+        call(process)
+    assert time.time() - (tmp_path / f"agent-{agent.digest()[:16]}").stat().st_mtime < 60
+
+
+@pytest.mark.parametrize("damage", [lambda path: path.write_text(""), lambda path: path.unlink()])
+def test_a_damaged_agent_is_fetched_again(tmp_path: Path, damage: Callable[[Path], None]) -> None:
+    with loader(tmp_path) as process:
+        call(process)
+    damage(tmp_path / f"agent-{agent.digest()[:16]}" / "remote" / "link.py")
+    for expected in (["hello", "agent", "error"], ["hello", "error"]):
+        with loader(tmp_path) as process:
+            assert kinds(call(process)) == expected
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_the_agent_is_compiled_once(tmp_path: Path) -> None:
+    with loader(tmp_path) as process:
+        call(process)
+    assert {path.name.partition(".")[0] for path in tmp_path.glob("*/remote/__pycache__/*.pyc")} >= {"__main__", "link"}
+
+
+def test_the_unpacked_agent_has_the_archive_for_the_machines_own_commands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with loader(tmp_path / "cache") as process:
+        call(process)
+    (unpacked,) = (tmp_path / "cache").iterdir()
+    monkeypatch.setattr(sys, "path", [str(unpacked), *sys.path])
+    monkeypatch.setattr(installed, "PLACE", str(tmp_path / "agent.pyz"))
+    (tmp_path / "agent.pyz").write_bytes(agent.archive())
+    assert installed.converge(dry_run=True) == []
+    (tmp_path / "agent.pyz").write_bytes(b"of some other release")
+    assert installed.converge(dry_run=True) == [f"agent {tmp_path / 'agent.pyz'}"]
 
 
 def test_a_cache_that_cannot_be_written_is_replaced_by_the_next(tmp_path: Path) -> None:
@@ -134,10 +174,24 @@ def test_the_loader_ends_when_nobody_calls(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("install", [True, False])
 def test_the_command_line_is_sound_shell_and_the_same_for_every_call(install: bool) -> None:
-    words = shlex.split(agent.command(install, "sudo -n"))
-    assert words[:4] == ["sudo", "-n", "sh", "-c"]
-    assert len(words) == 5
-    subprocess.run(["sh", "-n"], input=words[4], text=True, check=True)
+    assert agent.command(install, "sudo -n") == agent.command(install, "sudo -n")
+    for words in (shlex.split(agent.command(install)), shlex.split(agent.command(install, "sudo -n"))):
+        assert words[:2] == ["sh", "-c"]
+        for script in words[2:]:
+            subprocess.run(["sh", "-n"], input=script, text=True, check=True)
+
+
+@pytest.mark.parametrize("sudo", ["", "LC_ALL=C env -i"])
+def test_the_loader_is_told_where_we_come_from_although_sudo_forgets_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sudo: str
+) -> None:
+    monkeypatch.setattr(agent, "LOADER", "import sys; print(sys.argv[1:])")
+    monkeypatch.setattr(agent, "HAVE_PYTHON", "true")
+    for client, told in (("2001:db8::7 50000 22", "2001:db8::7"), ("$(id) `id` 1", "$(id)"), ("", "")):
+        environment = {"SSH_CLIENT": client, "PATH": os.environ["PATH"]}
+        command = ["sh", "-c", agent.command(False, sudo)]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        assert done.stdout == f"{[told]}\n"
 
 
 @pytest.mark.parametrize(

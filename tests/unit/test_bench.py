@@ -206,6 +206,13 @@ def test_defaults_of_the_full_and_of_the_quick_run() -> None:
     assert arguments.parse(["converge", "--round-trips", "20,20,5"]).round_trips == (20, 5)
 
 
+def test_only_a_whole_run_is_for_the_document() -> None:
+    assert arguments.parse(["converge", "--keep"]).publish
+    assert arguments.parse(["start"]).publish
+    for more in (["--quick"], ["--rounds", "1"], ["--round-trips", "50"], ["--debian", "12"]):
+        assert not arguments.parse(["converge", *more]).publish
+
+
 @pytest.mark.parametrize(
     "argv",
     [[], ["converg"], ["converge", "--rounds", "0"], ["converge", "--round-trips", "x"], ["start", "--json", "/no/a"]],

@@ -1,0 +1,180 @@
+"""SSH without the waits that it does not need: what can be said already is said, and acknowledged at once.
+
+Paramiko awaits every answer. Of a call's eight round trips, four are answers that change nothing of what we say
+next: that there is a login service, that the login is accepted, that a channel is open, that a program was started.
+Here these are sent one behind the other. Nothing but the handshake itself is sent before the host key was checked.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+import paramiko
+from paramiko.auth_handler import AuthHandler
+from paramiko.common import cMSG_CHANNEL_OPEN, cMSG_CHANNEL_REQUEST
+
+T = TypeVar("T")
+# OpenSSH's server numbers the channels of a connection from 0, and grants one 2 MiB as soon as its program runs.
+FIRST = 0
+CREDIT = 1 << 16  # bytes that are sent before we are told so; a tenth more than granted is forgiven
+PACKET = 1 << 15  # bytes in one message
+
+
+class Background(threading.Thread, Generic[T]):
+    """Work that goes on while this thread does something else; `result` awaits it, or raises what it raised."""
+
+    def __init__(self, work: Callable[[], T]) -> None:
+        super().__init__(daemon=True)
+        self._work = work
+        self._error: BaseException | None = None
+        self.start()
+
+    def run(self) -> None:
+        try:
+            self._value = self._work()
+        except BaseException as error:  # whoever asks for the result gets it
+            self._error = error
+
+    def result(self) -> T:
+        self.join()
+        if self._error:
+            raise self._error
+        return self._value
+
+
+class PromptSocket(socket.socket):
+    """A TCP socket that neither holds back what it sends nor delays its acknowledgements (tcp(7)).
+
+    OpenSSH's server holds small messages back until the one before is acknowledged (Nagle), as long as nobody is
+    logged in; a delayed acknowledgement then costs 40 ms, each time. Linux forgets TCP_QUICKACK by itself.
+    """
+
+    def send(self, data: Any, flags: int = 0) -> int:
+        sent = super().send(data, flags)
+        self._acknowledge()
+        return sent
+
+    def recv(self, size: int, flags: int = 0) -> bytes:
+        data = super().recv(size, flags)
+        self._acknowledge()
+        return data
+
+    def _acknowledge(self) -> None:
+        if hasattr(socket, "TCP_QUICKACK"):  # Linux
+            self.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+
+
+def connect(address: str, port: int, timeout: float) -> PromptSocket:
+    """A TCP connection. Raises OSError; `timeout` is in seconds, for each address of the name."""
+    host = address.encode() if address.isascii() else address  # text would load the codec for foreign names first
+    plain = socket.create_connection((host, port), timeout)  # type: ignore[arg-type]
+    prompt = PromptSocket(plain.family, plain.type, plain.proto, plain.detach())
+    prompt.settimeout(timeout)
+    prompt.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return prompt
+
+
+class Transport(paramiko.Transport):
+    """A Paramiko transport that can shake hands early, and log in without awaiting an answer in between."""
+
+    answered: threading.Event | None = None
+
+    def prefer(self, host_key: str) -> None:
+        """Ask for a host key of this type, so that a pinned key is not missed for another that the machine has."""
+        wanted = ("rsa-sha2-512", "rsa-sha2-256") if host_key == "ssh-rsa" else (host_key,)
+        options = self.get_security_options()
+        options.key_types = sorted(options.key_types, key=lambda kind: kind not in wanted)
+
+    def start_client(self, event: threading.Event | None = None, timeout: float | None = None) -> None:
+        """The handshake, unless it was begun before."""
+        if self.ident is None:
+            super().start_client(event, timeout)
+
+    def begin_login(self, username: str, key: paramiko.PKey) -> None:
+        """Ask to be let in with `key`."""
+        self.answered = threading.Event()
+        self.auth_handler = _EagerLogin(self)
+        self.auth_handler.auth_publickey(username, key, self.answered)
+
+    def await_login(self) -> None:
+        """AuthenticationException when `begin_login` was in vain: the key is refused, or is not enough."""
+        answered, self.answered = self.answered, None
+        if answered and self.auth_handler and self.auth_handler.wait_for_response(answered):
+            raise paramiko.AuthenticationException("the key alone is not enough")
+
+    def forget_channels(self) -> None:
+        """Those begun behind a login that was in vain: the server knows of none, and must not hear of their end."""
+        channels: Any = self._channels  # type: ignore[attr-defined]
+        for channel in channels.values():
+            channel._unlink()
+
+
+class OnlyKey:
+    """A paramiko.AuthStrategy: one key, whose acceptance is not awaited."""
+
+    def __init__(self, username: str, key: paramiko.PKey) -> None:
+        self.username = username
+        self.key = key
+
+    def authenticate(self, transport: Transport) -> None:
+        transport.begin_login(self.username, self.key)
+
+
+def start(transport: Any, command: str) -> paramiko.Channel:
+    """A channel on which `command` is being started, if the login succeeds.
+
+    Other servers than OpenSSH's, and second programs, get their channel in the usual way.
+    """
+    if transport.channels_seen or "OpenSSH" not in transport.remote_version:
+        usual: paramiko.Channel = transport.open_session()
+        usual.exec_command(command)
+        return usual
+    channel = _first_channel(transport)
+    size = transport.default_window_size
+    transport._send_user_message(_message(cMSG_CHANNEL_OPEN, "session", channel.chanid, size, PACKET))
+    transport._send_user_message(_message(cMSG_CHANNEL_REQUEST, FIRST, "exec", False, command))
+    return channel
+
+
+def _first_channel(transport: Any) -> paramiko.Channel:
+    """As Paramiko's `open_channel` makes it, with what the server is going to say of it."""
+    with transport.lock:
+        channel: Any = paramiko.Channel(transport._next_channel())
+        transport._channels.put(channel.chanid, channel)
+        transport.channel_events[channel.chanid] = threading.Event()
+        transport.channels_seen[channel.chanid] = True
+        channel._set_transport(transport)
+        channel._set_window(transport.default_window_size, PACKET)
+        channel._set_remote_channel(FIRST, CREDIT, PACKET)
+    made: paramiko.Channel = channel
+    return made
+
+
+class _EagerLogin(AuthHandler):
+    """Sends the login right behind the request for the login service, whose acceptance has no news for us."""
+
+    def _request_auth(self) -> None:
+        super()._request_auth()  # type: ignore[misc]
+        super()._parse_service_accept(  # type: ignore[misc]
+            paramiko.Message(_message(b"", "ssh-userauth").asbytes())
+        )
+
+    def _parse_service_accept(self, m: paramiko.Message) -> None:
+        """It is accepted, as was to be expected; a refusal is a disconnection (RFC 4253, 10)."""
+
+
+def _message(kind: bytes, *parts: str | int | bool) -> paramiko.Message:
+    message = paramiko.Message()
+    message.add_byte(kind)
+    for part in parts:
+        match part:
+            case bool():
+                message.add_boolean(part)
+            case int():
+                message.add_int(part)
+            case str():
+                message.add_string(part)
+    return message

@@ -1,0 +1,160 @@
+"""SSH without waits: what is sent ahead of its answer, and what becomes of it when the answer is no."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import paramiko
+import pytest
+
+from mailops import wire
+
+KEY = paramiko.ECDSAKey.generate()
+
+
+class Server(paramiko.ServerInterface):
+    """An SSH server in this process; `log` has what it was asked, in order."""
+
+    def __init__(self, answer: int, delay: float) -> None:
+        self.answer, self.delay = answer, delay
+        self.log: list[str] = []
+        self.started = threading.Event()
+
+    def get_allowed_auths(self, username: str) -> str:
+        return "publickey"
+
+    def check_auth_publickey(self, username: str, key: paramiko.PKey) -> int:
+        time.sleep(self.delay)
+        self.log.append(f"login {username}")
+        return self.answer if key == KEY else paramiko.AUTH_FAILED
+
+    def check_channel_request(self, kind: str, chanid: int) -> int:
+        self.log.append(f"channel {kind}")
+        return paramiko.OPEN_SUCCEEDED
+
+    def check_channel_exec_request(self, channel: paramiko.Channel, command: bytes) -> bool:
+        self.log.append(f"exec {command.decode()}")
+        threading.Thread(target=self._echo, args=(channel,), daemon=True).start()
+        return True
+
+    def _echo(self, channel: paramiko.Channel) -> None:
+        channel.sendall(channel.recv(100))
+        channel.send_exit_status(0)
+        channel.close()
+
+
+@contextmanager
+def connected(answer: int = paramiko.AUTH_SUCCESSFUL, delay: float = 0.0, openssh: bool = True) -> Iterator[Any]:
+    """A client's transport, its handshake done, and the server at the other end."""
+    ours, theirs = socket.socketpair()
+    server = Server(answer, delay)
+    with paramiko.Transport(theirs) as far, wire.Transport(ours) as near:
+        if openssh:
+            far.local_version = "SSH-2.0-OpenSSH_9.2"
+        far.add_server_key(KEY)
+        far.start_server(threading.Event(), server)
+        near.start_client(timeout=10)
+        yield near, server
+
+
+@pytest.mark.parametrize("openssh", [True, False])
+def test_a_program_is_started_and_fed(openssh: bool) -> None:
+    with connected(openssh=openssh) as (near, server):
+        near.begin_login("ann", KEY)
+        if not openssh:
+            near.await_login()
+        channel = wire.start(near, "cat")
+        channel.settimeout(10)
+        channel.sendall(b"hello")
+        near.await_login()
+        assert channel.makefile("rb").read() == b"hello"
+        assert server.log == ["login ann", "channel session", "exec cat"]
+
+
+def test_nothing_waits_for_the_login_to_be_answered() -> None:
+    with connected(delay=1.0) as (near, _):
+        began = time.monotonic()
+        near.begin_login("ann", KEY)
+        channel = wire.start(near, "cat")
+        channel.sendall(b"hello")
+        assert time.monotonic() - began < 0.5
+        near.await_login()
+        channel.settimeout(10)
+        assert channel.recv(10) == b"hello"
+
+
+@pytest.mark.parametrize("answer", [paramiko.AUTH_FAILED, paramiko.AUTH_PARTIALLY_SUCCESSFUL])
+def test_a_refused_login_is_told_of(answer: int) -> None:
+    with connected(answer) as (near, server):
+        near.begin_login("ann", KEY)
+        with pytest.raises(paramiko.AuthenticationException):
+            near.await_login()
+        assert server.log == ["login ann"]
+
+
+def test_the_second_program_gets_a_channel_of_its_own() -> None:
+    with connected() as (near, server):
+        near.begin_login("ann", KEY)
+        for word in (b"one", b"two"):
+            channel = wire.start(near, "cat")
+            channel.settimeout(10)
+            channel.sendall(word)
+            assert channel.makefile("rb").read() == word
+        assert server.log.count("exec cat") == 2
+
+
+def test_a_login_is_awaited_once() -> None:
+    with connected() as (near, _):
+        near.await_login()  # none was begun
+        near.begin_login("ann", KEY)
+        near.await_login()
+        near.await_login()
+
+
+@pytest.mark.parametrize(
+    ("pinned", "first"), [("ssh-ed25519", "ssh-ed25519"), ("ecdsa-sha2-nistp256",) * 2, ("ssh-rsa", "rsa-sha2-512")]
+)
+def test_the_pinned_type_of_host_key_is_asked_for_first(pinned: str, first: str) -> None:
+    transport = wire.Transport(socket.socketpair()[0])
+    every = set(transport.get_security_options().key_types)
+    transport.prefer(pinned)
+    assert transport.get_security_options().key_types[0] == first
+    assert set(transport.get_security_options().key_types) == every
+
+
+def test_acknowledgements_are_not_delayed() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address, port = server.getsockname()
+        with wire.connect(address, port, 5.0) as client, server.accept()[0] as other:
+            assert client.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+            assert client.gettimeout() == 5.0
+            client.send(b"ping")
+            assert other.recv(4) == b"ping"
+            other.send(b"pong")
+            assert client.recv(4) == b"pong"
+
+
+def test_nobody_there_is_an_oserror() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    with pytest.raises(OSError, match="refused"):
+        wire.connect("127.0.0.1", port, 5.0)
+    with pytest.raises(OSError, match=r"(?i)name|address"):
+        wire.connect("nowhere.invalid", port, 5.0)
+
+
+def _fails() -> None:
+    raise ValueError("no")
+
+
+def test_work_in_the_background_has_a_result_or_an_error() -> None:
+    work: Callable[[], int] = lambda: 7  # noqa: E731
+    background = wire.Background(work)
+    assert [background.result(), background.result()] == [7, 7]
+    with pytest.raises(ValueError, match="no"):
+        wire.Background(_fails).result()

@@ -171,7 +171,7 @@ def tunnel(c: Any, port: str = "11334", browser: bool = True) -> None:
     """
     from mailops import tunnel, words
 
-    tunnel.tunnel(c, words.number(port, "a port"), browser)
+    tunnel.tunnel(c, words.number(port, "a port", 0), browser)
 
 
 @task(help={"name": "a host of hosts.toml", "fingerprint": "pin without asking when this is what it shows: SHA256:…"})

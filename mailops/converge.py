@@ -130,8 +130,21 @@ def push_site(c: Any, site: Site) -> None:
 
 
 def plan(c: Any, as_json: bool = False) -> None:
-    """What bootstrap would change on each machine; nothing is touched."""
-    fleet.each(c, ROLES, lambda machine: _plan(c, machine), as_json, _print_plan)
+    """What bootstrap would change on each machine; nothing is touched.
+
+    MailopsError (1), when all is shown, where a daemon's own check objects to it.
+    """
+    refused: list[str] = []
+
+    def work(machine: Machine) -> dict[str, Any]:
+        result = _plan(c, machine)
+        if result["refused"]:
+            refused.append(machine.host.name)
+        return result
+
+    fleet.each(c, ROLES, work, as_json, _print_plan)
+    if refused:
+        raise MailopsError(f"{', '.join(refused)}: a bootstrap would be refused by the daemons' own checks")
 
 
 def passphrase(site: Site, new: bool) -> str:

@@ -21,6 +21,8 @@ AT_ONCE = {
     "plan": ("mailhost", "mailnull"),
     "push": ("mailhost", "mailnull"),
     "status": ("mailhost", "mailnull"),
+    "drift": ("mailhost", "mailnull"),
+    "generations": ("mailhost", "mailnull"),
     "unlock": ("mailhost",),
     "lock": ("mailhost",),
 }

@@ -26,10 +26,10 @@ class WordTask(Task):  # type: ignore[type-arg]
         return arguments
 
 
-def number(text: str, what: str) -> int:
-    """`text` as a whole number from 1 on; MailopsError (2) says that it is not `what`."""
-    if not text.isascii() or not text.isdigit() or not int(text):
-        raise MailopsError(f"{text!r} is not {what}", "it is a number, from 1 on", BAD_INPUT)
+def number(text: str, what: str, least: int = 1) -> int:
+    """`text` as a whole number from `least` on; MailopsError (2) says that it is not `what`."""
+    if not text.isascii() or not text.isdigit() or int(text) < least:
+        raise MailopsError(f"{text!r} is not {what}", f"it is a number, from {least} on", BAD_INPUT)
     return int(text)
 
 

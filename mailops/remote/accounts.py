@@ -15,7 +15,6 @@ from typing import Any
 
 from . import crypt, database, machine, shell
 from .account_commands import HANDLERS, NeedsPassword, Place, Work
-from .account_rows import converge as converge  # noqa: PLC0414 - its callers are about to move there
 from .address import address, domain
 from .errors import AgentError
 

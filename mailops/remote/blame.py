@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
+import difflib
 from typing import Any
 
-from . import daemon_log, services
+from . import daemon_log, generations, services
 from .errors import AgentError
-from .files import State
+from .files import Change, State
 from .machine import MANIFEST
 
-LINES = 6  # of a daemon's log
+LINES = 6  # of a daemon's log, and of a file's difference
 
 
-def reasons(error: Exception, wanted: dict[str, Any], changes: dict[str, State], began: float) -> list[str]:
-    """What went wrong, the suspect files, the daemons' log lines since `began` (unix time), a line each."""
+def reasons(error: Exception, wanted: dict[str, Any], change: Change, began: float) -> list[str]:
+    """What went wrong, the suspect files and what is new in them, the daemons' log lines since `began` (unix time)."""
     told = error.message if isinstance(error, AgentError) else f"{type(error).__name__}: {error}"
-    touched = [service for service in wanted["services"] if services.touched(service, list(changes))]
+    touched = [service for service in wanted["services"] if services.touched(service, list(change.after))]
     guilty = [service for service in touched if service["unit"] in _accused(error)] or touched
-    suspects = [path for path in changes if any(services.touched(service, [path]) for service in guilty)]
-    shown = [_with_local(path, changes[path]) for path in suspects or list(changes) if path != MANIFEST]
+    paths = [path for path in change.after if any(services.touched(service, [path]) for service in guilty)]
+    suspects = [path for path in paths or change.after if path != MANIFEST]
     log = daemon_log.since([service["unit"] for service in guilty], began, LINES) if guilty else []
-    return [told, *(f"suspect: {path}" for path in shown), *(f"log: {line}" for line in log)]
+    return [told, *(line for path in suspects for line in _suspect(path, change)), *(f"log: {line}" for line in log)]
+
+
+def fallen(error: Exception, wanted: dict[str, Any], began: float) -> set[str]:
+    """The units that a better configuration alone does not bring back: they have to be started afresh.
+
+    Those that a reload or restart has killed, and Postfix once master(8) has stopped starting one of its programs;
+    broken logins in Dovecot are enough for that.
+    """
+    units = [service["unit"] for service in wanted["services"]]
+    return {*getattr(error, "units", ()), *(unit for unit in units if daemon_log.is_throttled(unit, began))}
 
 
 def _accused(error: Exception) -> set[str]:
@@ -29,6 +40,24 @@ def _accused(error: Exception) -> set[str]:
     return {probe.get("service", "") for probe, _ in failures} | set(getattr(error, "units", ()))
 
 
-def _with_local(path: str, state: State) -> str:
-    addition = (state or {}).get("local")
-    return f"{path} (with {addition})" if addition else path
+def _suspect(path: str, change: Change) -> list[str]:
+    before, after = change.before[path], change.after[path]
+    addition = (after or {}).get("local")
+    told = f"suspect: {path} (with {addition})" if addition else f"suspect: {path}"
+    written = generations.active()["files"].get(path)
+    if not written or not after or written.get("secret") or after.get("secret"):
+        return [told]
+    return [told, *_difference(_lines(before), _lines(after))]
+
+
+def _difference(before: list[str], after: list[str]) -> list[str]:
+    """What was taken out and put in, in a few lines; without comments."""
+    found = list(difflib.unified_diff(before, after, n=0, lineterm=""))[2:]
+    changed = [line for line in found if line[0] != "@" and line[1:].strip()[:1] not in ("", "#")]
+    more = [f"  … and {len(changed) - LINES} lines more"] if len(changed) > LINES else []
+    return [f"  {line[0]} {line[1:]}" for line in changed[:LINES]] + more
+
+
+def _lines(state: State) -> list[str]:
+    text = (generations.content(state) or b"").decode(errors="replace")
+    return ["".join(char if char.isprintable() else " " for char in line) for line in text.split("\n")]

@@ -98,8 +98,9 @@ class Candidate:
             content = local.merged(self.content(file), addition, file["merge"], source)
             self.contents[digest(content)] = content
             state |= {"sha256": digest(content), "base": file["sha256"], "local": source}
-            state["mode"] = local.mode(file["mode"], os.stat(source).st_mode, file["merge"], source)
-            state["secret"] |= state["mode"] != file["mode"]
+            mode = os.stat(source).st_mode
+            state["mode"] = local.mode(file["mode"], mode, file["merge"], source)
+            state["secret"] |= not mode & 0o004  # what others may not read there shows in no diff either
         try:
             state["uid"], state["gid"] = ids(file["owner"], file["group"])
         except AgentError:  # the account comes with a package that is not installed yet

@@ -12,7 +12,7 @@ import os
 from typing import Any
 
 from . import (
-    accounts,
+    account_rows,
     certificate,
     dkim,
     drift,
@@ -26,7 +26,6 @@ from . import (
     transaction,
     users,
     validate,
-    vault,
 )
 from .candidate import Candidate
 from .errors import AgentError
@@ -72,6 +71,8 @@ def plan(wanted: dict[str, Any], link: Any) -> dict[str, Any]:
     Returns changes as `call` does, "files" (before and after of each, as `rollback.diff`), "edited" (hand edits
     that would stop it), "refused" (the objections of the daemons' own checks, "" for none), "locked", "new_vault".
     """
+    from . import vault
+
     opened = machine.vault_is_open(wanted)
     active = generations.active()
     candidate = Candidate(wanted, active, link, _reachable(wanted, opened))
@@ -90,7 +91,7 @@ def plan(wanted: dict[str, Any], link: Any) -> dict[str, Any]:
         if opened:
             changes["vault"] += files.make_directories(wanted["vault"]["directories"], dry_run=True)
     if wanted["accounts"] and opened:
-        changes["accounts"] = accounts.converge(wanted["accounts"], link, dry_run=True)
+        changes["accounts"] = account_rows.converge(wanted["accounts"], link, dry_run=True)
     if wanted["dkim"] and opened:
         changes["dkim"] = dkim.converge(wanted["dkim"], link, dry_run=True)
     if opened:
@@ -153,7 +154,7 @@ class Convergence(Run):
         if wanted["vault"]:
             self.room("vault", self.open_vault)
         if wanted["accounts"]:
-            self.room("accounts", lambda: accounts.converge(wanted["accounts"], link))
+            self.room("accounts", lambda: account_rows.converge(wanted["accounts"], link))
         if wanted["dkim"]:
             self.room("dkim", lambda: dkim.converge(wanted["dkim"], link))
         warm.end()
@@ -195,7 +196,11 @@ class Convergence(Run):
         return lines(units.after)
 
     def open_vault(self) -> list[str]:
-        changes = vault.converge(self.wanted["vault"], self.link)
+        changes = []
+        if not machine.is_mounted(self.mountpoint):
+            from . import vault  # loads more than a run that finds it open needs
+
+            changes = vault.converge(self.wanted["vault"], self.link)
         return changes + files.make_directories(self.wanted["vault"]["directories"])
 
 

@@ -50,8 +50,8 @@ class Silence(NotYet):
 class Conversation:
     """Lines of text over one socket, in clear or over TLS; closed at the end of its `with`."""
 
-    def __init__(self, connection: socket.socket) -> None:
-        connection.settimeout(PATIENCE)
+    def __init__(self, connection: socket.socket, patience: float = PATIENCE) -> None:
+        connection.settimeout(patience)
         self._socket = connection
         self._lines = connection.makefile("rb")
 
@@ -127,11 +127,11 @@ def stranger(port: int) -> Conversation:
     return connection
 
 
-def local(port: int) -> Conversation:
+def local(port: int, patience: float = PATIENCE) -> Conversation:
     """To `port` over the loopback address."""
     for address in LOOPBACK:
         with contextlib.suppress(OSError):
-            return dial(address, port)
+            return dial(address, port, patience=patience)
     raise Silence("nobody answers")
 
 
@@ -144,10 +144,10 @@ def nobody(port: int) -> Conversation:
     return stranger(port)
 
 
-def dial(address: str, port: int, source: str = "") -> Conversation:
-    connection = socket.create_connection((address, port), PATIENCE, (source, 0) if source else None)
+def dial(address: str, port: int, source: str = "", patience: float = PATIENCE) -> Conversation:
+    connection = socket.create_connection((address, port), patience, (source, 0) if source else None)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return Conversation(connection)
+    return Conversation(connection, patience)
 
 
 def unix(path: str) -> Conversation:

@@ -28,12 +28,15 @@ CHATTER = re.compile(
     r"|: client=|removed \(canceled\)|TLS connection established|^dovecot: .*(auth failed,|no auth attempts)"
     r"|NOQUEUE: milter-reject|\w+: reject: .*: 5\d\d |does not resolve to address"
     r"|SASL \w+ authentication failed|SSL_accept error|(Connect|Disconnect) from local"
-    r"|\brip=127\.(?!0\.0\.1\b)",  # see conversation.nobody
+    r"|\brip=127\.(?!0\.0\.1\b)"  # see conversation.nobody
+    r"|SIGHUP received|; map; .*cannot resolve|Memory overcommit",  # they are told to reload; news of every start
     re.IGNORECASE,
 )
 DEATH = re.compile(r"\b(fatal|panic): ", re.IGNORECASE)
 # Postfix's and Dovecot's word for not starting what dies at its start, for a while.
 THROTTLING = "throttling"
+# Postfix's alone; a reload does not end it, and it lasts a minute (service_throttle_time, postconf(5)).
+THROTTLED = "bad command startup -- throttling"
 # That while Dovecot was away, which is over when this is read: not for good.
 PASSING = "no SASL authentication mechanisms"
 # Nothing logs a password unless it is told to (Dovecot's auth_verbose_passwords, for one).
@@ -70,6 +73,11 @@ def death(unit: str, when: float) -> str:
     if not any(THROTTLING in text for text in said):
         return ""
     return next((text for text in said if DEATH.search(text) and PASSING not in text), "")
+
+
+def is_throttled(unit: str, when: float) -> bool:
+    """Whether master(8) has stopped starting some of `unit`'s programs since the Unix time `when`."""
+    return any(THROTTLED in text for text in _texts(unit, when))
 
 
 def _texts(unit: str, when: float) -> list[str]:

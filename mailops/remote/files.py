@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .errors import AgentError
+from .shell import naming
 
 State = dict[str, Any] | None
 COOL = 2.5  # seconds
@@ -96,7 +97,7 @@ def write_whole(path: str, content: bytes, mode: int, uid: int = 0, gid: int = 0
     """
     remove(path)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
+    with naming(path), os.fdopen(descriptor, "wb") as file:
         file.write(content)
         os.fchown(file.fileno(), uid, gid)
         os.fchmod(file.fileno(), mode)

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from .errors import AgentError
-from .shell import ENVIRONMENT, run, tail, write_atomic
+from .shell import ENVIRONMENT, run, runs, tail, write_atomic
 
 STATUS = "/var/lib/dpkg/status"
 LISTS = "/var/lib/apt/lists"
@@ -90,6 +90,7 @@ def _install(names: list[str], link: Any, installed: Callable[[str], None]) -> N
     command += ["-o", "DPkg::Lock::Timeout=300"]
     with open("/var/log/mailops-apt.log", "wb") as log:
         os.chmod(log.name, 0o640)
+        runs.append(command[0])
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=ENVIRONMENT, pass_fds=[writing]
         )

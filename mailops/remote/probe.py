@@ -124,18 +124,22 @@ class _Wait:
 
     def _ask(self, number: int) -> None:
         """Until it is satisfied, fails, or is no longer of interest."""
+        from .conversation import Wrong
+
         pauses = list(PAUSES)
         wrong: Unsatisfied | None = None
         since = 0.0
         while said := _once(self._probes[number]):
             now = time.monotonic()
-            if _is_lasting(said, self._probes[number]):
+            if self._answers(said.accused):
+                wrong, since = Wrong(str(said)), since or now
+            elif _is_lasting(said, self._probes[number]):
                 wrong, since = said, since or now
             if wrong and now - since >= BRIEF:
                 self._failed[number] = wrong
                 self._over.set()
             elif now >= self._deadline:
-                self._failed[number] = wrong or said
+                self._failed[number] = said
                 break
             if self._over.wait(pauses.pop(0) if len(pauses) > 1 else pauses[0]):
                 self._failed |= {number: wrong} if wrong else {}
@@ -143,6 +147,11 @@ class _Wait:
         self._open.discard(number)
         if not self._open:
             self._over.set()
+
+    def _answers(self, unit: str) -> bool:
+        """Whether a unit's own probes are satisfied: whoever accuses it is wrong, and does not wait for it."""
+        own = {number for number, probe in enumerate(self._probes) if unit and probe.get("service") == unit}
+        return bool(own) and not own & self._open
 
     def _look_for_the_dead(self) -> None:
         """A service whose processes die at their start keeps its port and lets everybody wait: its log tells."""

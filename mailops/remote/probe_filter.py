@@ -10,14 +10,18 @@ from .conversation import NotYet, Wrong
 # libmilter's protocol, version 6: a length, a letter, and for option negotiation version, actions, steps.
 VERSION, ALL_ACTIONS, ALL_STEPS = 6, 0x1FF, 0x1FFFFF
 NEGOTIATE, QUIT = b"O", b"Q"
+PROMPT = 5.0  # seconds; nothing is looked up for this answer
 
 
 def milter(port: int, options: dict[str, str]) -> None:
     """It agrees on a protocol, which is how every conversation between Postfix and a milter starts."""
-    with conversation.local(port) as connection:
+    with conversation.local(port, PROMPT) as connection:
         body = NEGOTIATE + struct.pack("!III", VERSION, ALL_ACTIONS, ALL_STEPS)
         connection.send(struct.pack("!I", len(body)) + body)
-        length, letter = struct.unpack("!Ic", connection.take(5))
+        try:
+            length, letter = struct.unpack("!Ic", connection.take(5))
+        except TimeoutError:  # Rspamd keeps a port that none of its workers serves any more
+            raise Wrong("it takes connections and does not answer") from None
         if letter != NEGOTIATE or length != len(body):
             raise Wrong("it speaks, but not as a milter")
         version, _, _ = struct.unpack("!III", connection.take(12))

@@ -191,15 +191,18 @@ class Run:
         from . import blame
 
         self.link.step("rollback", "start")
-        reasons = blame.reasons(error, wanted, change.after, began)
+        reasons = blame.reasons(error, wanted, change, began)
+        fallen = blame.fallen(error, wanted, began)
         paths = transaction.undo()
         _reload_units(paths)
         after = ""
         try:
             if active["number"]:
                 before = machine.manifest()
-                services.activate(before["services"], paths)
+                services.activate([service for service in before["services"] if service["unit"] not in fallen], paths)
+                services.restart([service["unit"] for service in before["services"] if service["unit"] in fallen])
                 _prove_again([item for item in before["probes"] if not item.get("when")])
+                run_program("postqueue", "-f", check=False)  # what was put off meanwhile need not wait for its turn
             else:  # there was no mail system before: none stays behind half made
                 services.stop([service["unit"] for service in wanted["services"] if service["unit"] not in running])
         except AgentError as second:
@@ -244,16 +247,11 @@ def _probed(probes: list[dict[str, Any]]) -> list[str]:
 
 
 def _prove_again(probes: list[dict[str, Any]]) -> None:
-    """After a rollback. A daemon that fell over meanwhile is started afresh.
-
-    master(8) does not start a program of Postfix for a minute after it has died, whatever is reloaded.
-    """
+    """After a rollback. A daemon that does not answer even now is started afresh."""
     try:
         probe.await_all(probes)
     except probe.ProbesFailed as error:
-        for unit in dict.fromkeys(failed.get("service", "") for failed, _ in error.failures):
-            if unit:
-                run_program("systemctl", "restart", unit)
+        services.restart([unit for unit in dict.fromkeys(item["service"] for item, _ in error.failures) if unit])
         probe.await_all(probes)
 
 

@@ -20,15 +20,16 @@ class _Known:
     asked: list[str]
     answer: shell.Words | None = None
     states: dict[str, dict[str, str]]
-    runs = -1  # how many programs had been run when it answered
-    when = 0.0  # time.monotonic()
+    runs = -1  # how many programs had been run when it was asked
+    when = 0.0  # time.monotonic() of the question
 
 
 def look_ahead(services: list[dict[str, Any]]) -> None:
     """Begin to ask systemd what `states` is going to be asked; the agent has other things to do meanwhile."""
-    if services and not shell.runs:
+    if services:
         _Known.asked = [service["unit"] for service in services]
         _Known.answer = shell.start(*SHOW, *_Known.asked)
+        _Known.runs, _Known.when = len(shell.runs), time.monotonic()
 
 
 def states(units: list[str]) -> dict[str, dict[str, str]]:
@@ -36,19 +37,21 @@ def states(units: list[str]) -> dict[str, dict[str, str]]:
     if not units:
         return {}
     answer, _Known.answer = _Known.answer, None
-    if answer and not shell.runs and (text := answer()):
-        _learn(_Known.asked, text)
+    if answer:
+        _Known.states = _parsed(_Known.asked, answer())
     fresh = _Known.runs == len(shell.runs) and time.monotonic() - _Known.when < FRESH
     if not fresh or not set(units).issubset(_Known.states):
-        _learn(units, run(*SHOW, *units).stdout)
+        _Known.states = _parsed(units, run(*SHOW, *units).stdout)
+        _Known.runs, _Known.when = len(shell.runs), time.monotonic()
     return {unit: _Known.states[unit] for unit in units}
 
 
-def _learn(units: list[str], text: str) -> None:
+def _parsed(units: list[str], text: str) -> dict[str, dict[str, str]]:
+    if not text:  # a look ahead that came to nothing: it is asked again, and then it says why
+        return {}
     blocks = text.strip().split("\n\n")
     parsed = [dict(line.split("=", 1) for line in block.splitlines()) for block in blocks]
-    _Known.states = dict(zip(units, parsed, strict=True))
-    _Known.runs, _Known.when = len(shell.runs), time.monotonic()
+    return dict(zip(units, parsed, strict=True))
 
 
 def at_boot(services: list[dict[str, Any]], dry_run: bool = False) -> list[str]:
@@ -112,6 +115,13 @@ def start(units: list[str]) -> None:
         broken = [unit for unit, state in states(units).items() if state["ActiveState"] != "active"]
         reason = log(broken[0]) if broken else "no reason given"
         raise AgentError(f"{', '.join(broken)} did not start: {reason}", units=broken)
+
+
+def restart(units: list[str]) -> None:
+    """Start `units` afresh, one after the other, whatever state they are in."""
+    for unit in units:
+        run("systemctl", "reset-failed", unit, check=False)
+        _tell("restart", unit)
 
 
 def stop(units: list[str]) -> None:

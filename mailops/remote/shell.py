@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from .errors import AgentError
@@ -75,7 +76,7 @@ def write_atomic(path: str, content: bytes, mode: int = 0o644, uid: int = 0, gid
         os.unlink(temporary)
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
     try:
-        with os.fdopen(descriptor, "wb") as file:
+        with naming(temporary), os.fdopen(descriptor, "wb") as file:
             file.write(content)
             os.fchown(file.fileno(), uid, gid)
             os.fchmod(file.fileno(), mode)
@@ -87,6 +88,16 @@ def write_atomic(path: str, content: bytes, mode: int = 0o644, uid: int = 0, gid
             os.unlink(temporary)
         raise
     sync_directory(os.path.dirname(path))
+
+
+@contextlib.contextmanager
+def naming(path: str) -> Iterator[None]:
+    """An error of write(2) or fsync(2) does not say which file it was: a full disk is named by this."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or path
+        raise
 
 
 def sync_directory(path: str) -> None:

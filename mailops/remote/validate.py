@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shlex
-import shutil
 import stat
 from typing import Any
 
@@ -104,6 +103,8 @@ def _answer(number: int) -> str:
 
 def _clear() -> None:
     """Our own stage, and those of runs that were killed."""
+    import shutil  # here, for a run that changes nothing never comes so far
+
     with contextlib.suppress(FileNotFoundError):
         for name in os.listdir(STAGES):
             if name == str(os.getpid()) or not os.path.exists(f"/proc/{name}"):

@@ -249,6 +249,7 @@ def test_a_missing_identity_is_told_by_its_key_in_the_site(tmp_path: Path) -> No
 def test_ctrl_c_ends_with_130_and_without_a_traceback(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         (tmp_path / "hosts.toml").write_text(at(server.getsockname()[1]))
+        server.settimeout(30)
         command = [FAB, "--search-root", str(PROJECT), "-H", "mail", "status"]
         process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         visitor, _ = server.accept()  # it is at work now: waiting for our greeting

@@ -135,6 +135,8 @@ class _Wait:
                 wrong, since = Wrong(str(said)), since or now
             elif _is_lasting(said, self._probes[number]):
                 wrong, since = said, since or now
+            else:  # what was wrong before was said by a process that has gone
+                wrong, since = None, 0.0
             if wrong and now - since >= BRIEF:
                 self._failed[number] = wrong
                 self._over.set()

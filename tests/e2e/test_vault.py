@@ -20,6 +20,7 @@ import pytest
 
 from mailops.lab import replica
 from tests.e2e.house import FAB, House, token, until, unverified
+from tests.e2e.stream import assert_nothing_bounced, subjects
 
 ADMIN, USER1 = "admin@example.test", "user1@example.test"
 PORTS = (25, 465, 587, 993, 4190)
@@ -73,25 +74,6 @@ def assert_up(house: House) -> None:
         client.login(USER1, house.password(USER1))
     assert house.can_log_in(USER1, house.password(USER1))
     assert house.state() == "up"
-
-
-def subjects(house: House, user: str, mark: str) -> list[str]:
-    """The subjects with `mark` in them, of all messages in the user's inbox."""
-    with house.imap(user) as client:
-        client.select(readonly=True)
-        numbers = client.search(None, "SUBJECT", mark)[1][0].split()
-        if not numbers:
-            return []
-        lines = client.fetch(b",".join(numbers), "(BODY.PEEK[HEADER.FIELDS (SUBJECT)])")[1]
-    return [part[1].decode().removeprefix("Subject:").strip() for part in lines if isinstance(part, tuple)]
-
-
-def assert_nothing_bounced(house: House, mark: str) -> None:
-    """A bounce quotes the subject; the stranger's own mailbox has no other reason to know it."""
-    assert house.run("outside", f"grep -rlF {mark} /home/stranger/Maildir || true") == ""
-    with house.imap(ADMIN) as client:  # where what a null client sends would bounce to
-        client.select(readonly=True)
-        assert client.search(None, "FROM", "MAILER-DAEMON", "TEXT", mark)[1] == [b""]
 
 
 def kill_gocryptfs(house: House) -> None:

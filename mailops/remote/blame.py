@@ -24,14 +24,9 @@ def reasons(error: Exception, wanted: dict[str, Any], change: Change, began: flo
     return [told, *(line for path in suspects for line in _suspect(path, change)), *(f"log: {line}" for line in log)]
 
 
-def fallen(error: Exception, wanted: dict[str, Any], began: float) -> set[str]:
-    """The units that a better configuration alone does not bring back: they have to be started afresh.
-
-    Those that a reload or restart has killed, and Postfix once master(8) has stopped starting one of its programs;
-    broken logins in Dovecot are enough for that.
-    """
-    units = [service["unit"] for service in wanted["services"]]
-    return {*getattr(error, "units", ()), *(unit for unit in units if daemon_log.is_throttled(unit, began))}
+def fallen(error: Exception) -> set[str]:
+    """The units that a reload or restart has killed: they have to be started afresh."""
+    return set(getattr(error, "units", ()))
 
 
 def _accused(error: Exception) -> set[str]:

@@ -35,8 +35,6 @@ CHATTER = re.compile(
 DEATH = re.compile(r"\b(fatal|panic): ", re.IGNORECASE)
 # Postfix's and Dovecot's word for not starting what dies at its start, for a while.
 THROTTLING = "throttling"
-# Postfix's alone; a reload does not end it, and it lasts a minute (service_throttle_time, postconf(5)).
-THROTTLED = "bad command startup -- throttling"
 # That while Dovecot was away, which is over when this is read: not for good.
 PASSING = "no SASL authentication mechanisms"
 # Nothing logs a password unless it is told to (Dovecot's auth_verbose_passwords, for one).
@@ -73,11 +71,6 @@ def death(unit: str, when: float) -> str:
     if not any(THROTTLING in text for text in said):
         return ""
     return next((text for text in said if DEATH.search(text) and PASSING not in text), "")
-
-
-def is_throttled(unit: str, when: float) -> bool:
-    """Whether master(8) has stopped starting some of `unit`'s programs since the Unix time `when`."""
-    return any(THROTTLED in text for text in _texts(unit, when))
 
 
 def _texts(unit: str, when: float) -> list[str]:

@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TextIO
 
 from .errors import AgentError
 
@@ -18,10 +18,11 @@ HELD = 5  # the exit code of a run that had to give way
 
 
 @contextmanager
-def held(who: str, doing: str, origin: str = "") -> Iterator[None]:
+def held(who: str, doing: str, origin: str = "", since: float | None = None) -> Iterator[dict[str, Any]]:
     """Hold the machine for one run; AgentError, naming the holder, when another run has it.
 
-    `origin` is the address that the holder comes from, as the machine sees it.
+    `origin` is the address that the holder comes from, as the machine sees it; `since` a Unix time. Gives what a
+    holder that was killed has left of itself, {} after an orderly end.
     """
     os.makedirs(RUN, mode=0o700, exist_ok=True)
     # Never truncated on open: the holder's name must stay readable for whoever loses.
@@ -30,11 +31,27 @@ def held(who: str, doing: str, origin: str = "") -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise _refusal(file.read()) from None
-        file.seek(0)
-        file.truncate()
-        json.dump({"who": who, "from": origin, "doing": doing, "since": time.time()}, file)
-        file.flush()
-        yield  # closing the file, or the death of this process, lets the lock go
+        before = _holder(file.read())
+        _write(file, json.dumps({"who": who, "from": origin, "doing": doing, "since": since or time.time()}))
+        try:
+            yield before
+        finally:
+            _write(file, "")  # closing the file, or the death of this process, lets the lock go
+
+
+def _write(file: TextIO, text: str) -> None:
+    file.seek(0)
+    file.truncate()
+    file.write(text)
+    file.flush()
+
+
+def _holder(text: str) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def holder() -> str:
@@ -58,11 +75,10 @@ def _refusal(text: str) -> AgentError:
 
 
 def _told(text: str) -> str:
-    try:
-        held: dict[str, Any] = json.loads(text)
-        since = time.strftime("%H:%M:%S", time.localtime(held["since"]))
-        seconds = int(time.time() - held["since"])
-        whence = f" (from {held['from']})" if held.get("from") else ""
-        return f"{held['who']}{whence} is running {held['doing']} on this machine since {since}, {seconds} s ago"
-    except (ValueError, KeyError):
+    held = _holder(text)
+    if "since" not in held:
         return "another run has just begun on this machine"
+    since = time.strftime("%H:%M:%S", time.localtime(held["since"]))
+    seconds = int(time.time() - held["since"])
+    whence = f" (from {held['from']})" if held.get("from") else ""
+    return f"{held['who']}{whence} is running {held['doing']} on this machine since {since}, {seconds} s ago"

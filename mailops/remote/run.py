@@ -39,7 +39,8 @@ class Run:
     @contextlib.contextmanager
     def alone(self) -> Iterator[Self]:
         """Hold the machine, and note in the history how it went."""
-        with lock.held(self.by["who"], self.task, self.origin):
+        with lock.held(self.by["who"], self.task, self.origin, self.began) as killed:
+            _note_killed(killed)
             try:
                 yield self
             except AgentError as error:
@@ -88,6 +89,7 @@ class Run:
         past |= {"generation": journal["number"], "seconds": None}
         if transaction.is_finished(journal):
             transaction.finish()
+            generations.prune()
             history.append(past | {"outcome": "done", "why": "it was cut off when all was done"}, {})
             return
         if is_hidden(journal):
@@ -192,7 +194,7 @@ class Run:
 
         self.link.step("rollback", "start")
         reasons = blame.reasons(error, wanted, change, began)
-        fallen = blame.fallen(error, wanted, began)
+        fallen = blame.fallen(error)
         paths = transaction.undo()
         _reload_units(paths)
         after = ""
@@ -221,6 +223,14 @@ class Run:
         entry = {"when": self.began, **self.by, "revision": self.ask_revision(), "generation": self.generation}
         entry |= {"seconds": round(time.time() - self.began, 2), "outcome": outcome, "why": why.partition("\n")[0]}
         history.append(entry, self.changes)
+
+
+def _note_killed(killed: dict[str, Any]) -> None:
+    """A run that died has noted nothing of itself. If it was changing files, `recover` has more to tell."""
+    noted = {entry["when"] for entry in history.entries(10)} if killed else set()
+    if killed and killed["since"] not in noted and transaction.pending() is None:
+        entry = {"when": killed["since"], "who": killed["who"], "from": killed["from"], "task": killed["doing"]}
+        history.append(entry | {"outcome": "interrupted", "why": "it ended without a word"}, {})
 
 
 def lines(changes: dict[str, State]) -> list[str]:

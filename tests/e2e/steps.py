@@ -28,7 +28,7 @@ CHANGE = (
     "rename renameat renameat2 unlink unlinkat link linkat symlink symlinkat mkdir mkdirat rmdir chmod fchmod fchmodat"
     " chown fchown lchown fchownat fsync fdatasync ftruncate truncate mknod mknodat utimensat setxattr fsetxattr"
     " fallocate copy_file_range sendfile flock fork vfork exit_group"
-).split()
+)
 MAY_CHANGE = {
     "openat": re.compile(r"O_CREAT|O_TRUNC|O_WRONLY|O_RDWR"),
     "write": re.compile(r"^write\(\d+</(?!dev/|proc/)"),
@@ -45,7 +45,8 @@ echo $$ >{FOLDER}/pid
 if [ -e {FOLDER}/then ]; then
     mv {FOLDER}/then {FOLDER}/then.now
     (
-        tail --pid=$$ -n +1 -F {FOLDER}/log 2>/dev/null | grep -q -m 1 'stopped by SIGSTOP' && sh {FOLDER}/then.now $$
+        until grep -q 'stopped by SIGSTOP' {FOLDER}/log; do kill -0 $$ || exit; sleep 0.02; done
+        sh {FOLDER}/then.now $$
     ) </dev/null >/dev/null 2>&1 &
 fi
 exec strace -D -q -y -s 0 -o {FOLDER}/log $how /usr/bin/python3 "$@"
@@ -84,7 +85,9 @@ class Stepped:
         self.folder = replica.root_path(house.lab, name) / FOLDER.lstrip("/")
 
     def __enter__(self) -> Stepped:
-        script = "[ -e /usr/bin/strace ] || apt-get -yq -o DPkg::Lock::Timeout=60 install --no-install-recommends strace"
+        script = (
+            "[ -e /usr/bin/strace ] || apt-get -yq -o DPkg::Lock::Timeout=60 install --no-install-recommends strace"
+        )
         self.run(f"{script}; rm -rf {FOLDER}; mkdir {FOLDER}")
         self.run("cat >/usr/local/bin/python3; chmod 755 /usr/local/bin/python3", WRAPPER)
         return self
@@ -110,7 +113,7 @@ class Stepped:
 
     def _arm(self, inject: str) -> None:
         (self.folder / "log").unlink(missing_ok=True)
-        calls = ",".join([*CHANGE, *MAY_CHANGE, "wait4"])
+        calls = ",".join([*CHANGE.split(), *MAY_CHANGE, "wait4"])
         (self.folder / "how").write_text(f"-e trace={calls} {inject}")
 
     def steps(self) -> list[Step]:
@@ -158,7 +161,7 @@ def _mutating(log: str) -> Iterator[Step]:
         count[call] = count.get(call, 0) + 1
         ended = LINE.match(line)
         failed = bool(ended and ended[2] == "-1")
-        changes = not failed and (call in CHANGE or (call in MAY_CHANGE and MAY_CHANGE[call].search(line)))
+        changes = not failed and (call in CHANGE.split() or (call in MAY_CHANGE and MAY_CHANGE[call].search(line)))
         if changes or (call == "wait4" and waiting):  # the first look at what was started: it is running
             yield Step(call, count[call], _plain(line))
         waiting = call in ("fork", "vfork") or (waiting and call != "wait4")

@@ -7,6 +7,7 @@ leaves: the whole managed state, every time. See steps.py for how an agent is cu
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import os
@@ -18,6 +19,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,7 +28,7 @@ from mailops.errors import MailopsError
 from mailops.lab import replica
 from mailops.manifest import File, Manifest
 from tests.e2e import steps
-from tests.e2e.house import FAB, House, until
+from tests.e2e.house import FAB, House
 from tests.e2e.steps import A_HASH, HANG_UP, Laptop, Step, Stepped, differences, state
 
 MAIN_CF = "/etc/postfix/main.cf"
@@ -131,6 +133,14 @@ class Scene:
     def run(self) -> dict[str, Any]:
         return self.laptop.converge(self.task, self.change)
 
+    def attempt(self) -> MailopsError | None:
+        """A run that is not expected to come to its end; why it did not."""
+        try:
+            self.run()
+        except MailopsError as error:
+            return error
+        return None
+
     def state(self) -> dict[str, Any]:
         found = state(self.house, self.machine.name)
         self.history = found.pop("history")
@@ -143,8 +153,10 @@ class Scene:
         record = json.loads(path.read_text())
         del record["when"]
         digest = hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
-        wanted = self.wanted["kept"].get(f"/var/lib/mailops/generations/{path.name}", [""])
-        return (folder / "journal.json").exists(), digest == wanted[-1]
+        wanted = [name for name in self.wanted["kept"] if re.search(r"generations/[1-9]\d*\.json$", name)]
+        newest = max(wanted, key=lambda name: int(Path(name).stem))
+        finished = newest.endswith(f"/{path.name}") and digest == self.wanted["kept"][newest][-1]
+        return (folder / "journal.json").exists(), finished
 
     def outcomes(self, before: int) -> list[str]:
         """How the runs since the known state have ended, as the machine's history has it."""
@@ -183,37 +195,43 @@ def again(scene: Scene, runs: int) -> list[str]:
     wrong += [f"{place}: {values}" for place, values in differences(scene.state(), scene.wanted).items()]
     expected = ["undone"] if journal and not finished else ["done"] if finished else []
     expected += ["done"] if done["changes"] else []
+    if finished and not journal and not scene.outcomes(runs):
+        expected = []  # it died between the end of the journal and the line in the history
     if scene.outcomes(runs) != expected:
         wrong.append(f"history has {scene.outcomes(runs)}, not {expected}")
     return wrong
 
 
-def killed_at_every_step(scene: Scene) -> None:
+def killed_at_each(scene: Scene, chosen: list[Step]) -> None:
     scene.back()
     scene.state()
     runs = len(scene.history)
     wrong: dict[str, list[str]] = {}
     hits = []
-    for step in scene.steps:
+    for step in chosen:
         scene.back()
         scene.machine.kill_at(step)
-        try:
-            scene.run()
-            assert step.call in ("exit_group", "wait4")  # the result was out already; it was not asked so often
-        except MailopsError as error:
+        if error := scene.attempt():
             assert "the agent ended without a result" in error.message
+        else:
+            assert step.call in ("exit_group", "wait4")  # the result was out already; it was not asked so often
         hits.append(scene.machine.hit())
         if found := again(scene, runs):
             wrong[str(step)] = found
     assert not wrong, json.dumps(wrong, indent=1)
     # Not at any other call than was meant: the steps are the same each time.
-    assert [(hit, step) for hit, step in zip(hits, scene.steps, strict=True) if hit and hit != step.shown] == []
+    assert [(hit, step) for hit, step in zip(hits, chosen, strict=True) if hit and hit != step.shown] == []
     assert sum(not hit for hit in hits) <= 2
+
+
+def every(scene: Scene, release: int) -> list[Step]:
+    """All steps on one release. On the other one the agent is the same, and some will do."""
+    return scene.steps if scene.house.release == release else scene.steps[::6]
 
 
 def test_a_push_killed_at_any_step_and_made_again(push: Scene) -> None:
     assert len(push.steps) > 80
-    killed_at_every_step(push)
+    killed_at_each(push, every(push, 13))
 
 
 # A bootstrap that has something to make in every room
@@ -265,7 +283,7 @@ def test_a_bootstrap_killed_at_any_step_and_made_again(bootstrap: Scene) -> None
     assert [LATE, 1, len(A_HASH)] in rows[0]
     assert bootstrap.wanted["keys"]["example.test.202712.key"] is True
     assert set(bootstrap.wanted["keys"].values()) == {True}
-    killed_at_every_step(bootstrap)
+    killed_at_each(bootstrap, every(bootstrap, 12))
 
 
 # The connection is cut
@@ -302,9 +320,8 @@ def cut_at(scene: Scene, chosen: list[Step]) -> None:
 
 
 def test_a_push_whose_connection_is_cut_at_any_step(push: Scene) -> None:
-    """On Debian 12 at some: what an agent does then depends on its own steps, which are the same on both."""
-    chosen = push.steps[:-1]  # the last one is the agent's own end
-    cut_at(push, chosen if push.house.release == 13 else chosen[::9])
+    """At every eighth, for what it does depends on where it looks whether the laptop is there, which is less often."""
+    cut_at(push, push.steps[:-1:8])  # the last one is the agent's own end
 
 
 # Ctrl-C on the laptop
@@ -369,7 +386,7 @@ def test_a_power_cut_in_a_commit_is_undone_or_finished_by_the_unlock(push: Scene
     house = push.house
     push.back()
     push.machine.stop_at(the(push.steps, pattern))
-    runner = threading.Thread(target=lambda: pytest.raises(MailopsError, push.run), daemon=True)
+    runner = threading.Thread(target=push.attempt, daemon=True)
     runner.start()
     push.machine.stopped()
     replica.kill(house.lab, "mail")
@@ -433,16 +450,15 @@ def test_a_disk_with_any_little_room_left_is_a_line_and_no_change(small: Scene, 
     while True:
         small.machine.run(f"rm -f {place}/filler; " + FILL.format(place))
         small.machine.run(f"truncate -s -{4096 * pages} {place}/filler")
-        try:
-            small.run()
+        error = small.attempt()
+        if not error:
             break
-        except MailopsError as error:
-            assert re.match(r"mail: No space left on device: /", error.message), error.message
-            assert "\n" not in error.message
-            assert small.left() == (False, False)
-            odd = differences(small.state(), small.former)
-            assert [key for key in odd if not key.startswith("kept ") and "filler" not in key] == []
-            assert small.outcomes(0)[-1] == "failed"
+        assert re.match(r"mail: No space left on device: /", error.message), error.message
+        assert "\n" not in error.message
+        assert small.left() == (False, False)
+        odd = differences(small.state(), small.former)
+        assert [key for key in odd if not key.startswith("kept ") and "filler" not in key] == []
+        assert small.outcomes(0)[-1] == "failed"
         pages += 1
         assert pages < 50
     assert pages
@@ -477,11 +493,13 @@ def test_of_two_that_start_at_once_one_runs_and_the_other_is_told(push: Scene) -
             (told,) = [result for result in results if isinstance(result, MailopsError)]
             (won,) = [limit for limit, result in zip(limits, results, strict=True) if isinstance(result, dict)]
             assert told.code == 5
-            whom = r"mail: tester@laptop \(from [\d.]+\) is running push on this machine since \d\d:\d\d:\d\d, \d+ s ago"
+            whom = (
+                r"mail: tester@laptop \(from [\d.]+\) is running push on this machine since \d\d:\d\d:\d\d, \d+ s ago"
+            )
             assert re.fullmatch(whom, told.message), told.message
             assert any(won.decode() in line for line in push.state()["offered"])
             assert push.left()[0] is False
-            assert push.laptop.converge("push", lambda manifest, won=won: limited(manifest, won))["changes"] == {}
+            assert push.laptop.converge("push", functools.partial(limited, limit=won))["changes"] == {}
 
 
 def at_once(laptops: list[Laptop], limits: list[bytes]) -> list[dict[str, Any] | MailopsError]:
@@ -491,7 +509,7 @@ def at_once(laptops: list[Laptop], limits: list[bytes]) -> list[dict[str, Any] |
     def run(laptop: Laptop, limit: bytes) -> None:
         start.wait()
         try:
-            results[limit] = laptop.converge("push", lambda manifest: limited(manifest, limit))
+            results[limit] = laptop.converge("push", functools.partial(limited, limit=limit))
         except MailopsError as error:
             results[limit] = error
 
@@ -506,7 +524,7 @@ def at_once(laptops: list[Laptop], limits: list[bytes]) -> list[dict[str, Any] |
 def test_the_lock_of_a_killed_holder_is_free_at_once(push: Scene) -> None:
     push.back()
     push.machine.stop_at(the(push.steps, r"rename.*/main\.cf\.mailops-new"), "sleep 60")
-    runner = threading.Thread(target=lambda: pytest.raises(MailopsError, push.run), daemon=True)
+    runner = threading.Thread(target=push.attempt, daemon=True)
     runner.start()
     push.machine.stopped()
     with Laptop(push.house, "mail") as other:

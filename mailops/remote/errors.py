@@ -1,6 +1,5 @@
 """The agent's one exception; the laptop shows it as its own `MailopsError`."""
 
-
 from __future__ import annotations
 
 from collections.abc import Sequence

@@ -89,7 +89,8 @@ class Run:
         past |= {"generation": journal["number"], "seconds": None}
         if transaction.is_finished(journal):
             transaction.finish()
-            generations.prune()
+            if not journal["amend"]:
+                generations.prune()
             history.append(past | {"outcome": "done", "why": "it was cut off when all was done"}, {})
             return
         if is_hidden(journal):

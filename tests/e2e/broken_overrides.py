@@ -97,12 +97,8 @@ REFUSED = (
     override("redis", "/etc/redis/redis.conf", ("argument must be a memory value",), redis_maxmemory="lots"),
 )
 
-RESTRICTION = Broken(
-    "main.cf-restriction",
-    MAIN_CF,
-    "smtpd_recipient_restrictions = reject_unknown_nonsense",
-    ("451 4.3.5",),
-    'unknown smtpd restriction: "reject_unknown_nonsense"',
+DIRECTORY = Broken(
+    "redis-directory", REDIS, "dir /root", ("redis-server.service did not restart",), "Permission denied"
 )
 MECHANISM = Broken(
     "dovecot-mechanism", DOVECOT, "auth_mechanisms = plain nonsense", (), "nknown authentication mechanism 'NONSENSE'"
@@ -135,13 +131,6 @@ ROLLED_BACK = (
     ),
     # Dovecot
     Broken(
-        "dovecot-driver",
-        DOVECOT,
-        {12: "passdb {\n  driver = nonsense\n}", 13: "passdb nonsense {\n}"},
-        (),
-        "Unknown passdb driver 'nonsense'",
-    ),
-    Broken(
         "dovecot-port",
         DOVECOT,
         "service imap-login {\n  inet_listener imaps {\n    port = 25\n  }\n}",
@@ -172,9 +161,6 @@ ROLLED_BACK = (
         'worker "rspamd_proxy" {\n  bind_socket = "127.0.0.1:11399";\n}',
         ("milter 11332: it takes connections and does not answer",),
     ),
-    # Redis
-    Broken("redis-directory", REDIS, "dir /root", ("redis-server.service did not restart",), "Permission denied"),
-    Broken("redis-password", REDIS, "requirepass secret", ("redis: -NOAUTH Authentication required",)),
     # Variables of the templates
     override(
         "restriction",

@@ -96,7 +96,7 @@ def subjects(house: House, user: str, mark: str) -> list[str]:
         numbers = client.search(None, "SUBJECT", mark)[1][0].split()
         if not numbers:
             return []
-        lines = client.fetch(b",".join(numbers), "(BODY.PEEK[HEADER.FIELDS (SUBJECT)])")[1]
+        lines = client.fetch(b",".join(numbers).decode(), "(BODY.PEEK[HEADER.FIELDS (SUBJECT)])")[1]
     return [part[1].decode().removeprefix("Subject:").strip() for part in lines if isinstance(part, tuple)]
 
 

@@ -127,7 +127,8 @@ def test_a_run_stops_at_an_edit_with_its_diff_and_touches_nothing(mended: House,
     assert done.returncode == 3
     assert f"mail  edited   {MAIN_CF}\n\n--- {MAIN_CF} (as mailops wrote it)\n" in done.stdout
     assert f"\n+{mark}\n" in done.stdout
-    first, hint = done.stderr.splitlines()
+    first, *hints = done.stderr.splitlines()
+    hint = " ".join(hints)
     assert first.startswith("mailops: mail: edited on this machine")
     assert MAIN_CF in first
     assert "--overwrite" in hint

@@ -14,6 +14,7 @@ import json
 import os
 import shutil
 import stat
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -124,17 +125,24 @@ def _tree(root: Path) -> dict[str, Any]:
 
 
 @pytest.fixture
-def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Disk:
+def memory() -> Iterator[Path]:
+    """A folder in memory, where there is such a thing: thousands of disks are made and thrown away."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm" if os.path.isdir("/dev/shm") else None) as folder:
+        yield Path(folder)
+
+
+@pytest.fixture
+def disk(memory: Path, monkeypatch: pytest.MonkeyPatch) -> Disk:
     """Three managed files of generation 1, and two that are not ours yet."""
-    state = tmp_path / "disk" / "state"
+    state = memory / "disk" / "state"
     state.mkdir(parents=True)
     for module in (machine, transaction, generations, candidate):
         for name, value in vars(module).items():
             if isinstance(value, str) and value.startswith(machine.STATE) and name != "STATE":
                 monkeypatch.setattr(module, name, value.replace(machine.STATE, str(state)))
     monkeypatch.setattr(transaction, "STATE", str(state))
-    monkeypatch.setattr(history, "FOLDER", str(tmp_path / "log"))
-    monkeypatch.setattr(history, "PATH", str(tmp_path / "log" / "history.jsonl"))
+    monkeypatch.setattr(history, "FOLDER", str(memory / "log"))
+    monkeypatch.setattr(history, "PATH", str(memory / "log" / "history.jsonl"))
     monkeypatch.setattr(os, "fsync", lambda _: None)  # counted all the same; the disk's pace is not the question
     owned = functools.partial(os.chown, uid=os.getuid(), gid=os.getgid())
     for module in (shell, generations, transaction, run, vault):  # the agent's own files are root's on a machine
@@ -142,8 +150,8 @@ def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Disk:
             monkeypatch.setattr(module, "write_atomic", _as_myself(module.write_atomic))
         if hasattr(module, "write_whole"):
             monkeypatch.setattr(module, "write_whole", _as_myself(module.write_whole))
-    disk = Disk(tmp_path / "disk")
-    (tmp_path / "disk" / "etc").mkdir()
+    disk = Disk(memory / "disk")
+    (memory / "disk" / "etc").mkdir()
     disk.there("debians", b"as Debian has it", 0o640)
     os.symlink("debians", disk.path("link"))
     owned(disk.path("debians"))
@@ -343,7 +351,7 @@ def test_the_undoing_may_be_cut_at_any_call_too(disk: Disk, after: bool) -> None
 
 
 def _commit(disk: Disk, anew: Iterator[None], states: dict[str, State], count: int) -> list[int]:
-    """The calls of a change after which something is live, or is about to be, and has to be undone: every third."""
+    """Some of the calls of a change after which there is something to undo: every ninth, and the last."""
     found = []
     for at in range(1, count + 1):
         next(anew)
@@ -351,7 +359,7 @@ def _commit(disk: Disk, anew: Iterator[None], states: dict[str, State], count: i
         journal = transaction.pending()
         if journal and not transaction.is_finished(journal):
             found.append(at)
-    return found[::3] + found[-1:]
+    return found[::9] + found[-1:]
 
 
 # A disk that fails

@@ -67,7 +67,7 @@ REFUSED = (
     # Dovecot
     Broken("dovecot-syntax", DOVECOT, "service imap {", ("Missing '}'",)),
     Broken("dovecot-unknown", DOVECOT, "nonsense_setting = 1", ("nonsense_setting",)),
-    Broken("dovecot-value", DOVECOT, "mail_max_userip_connections = many", ("mail_max_userip_connections", "many")),
+    Broken("dovecot-value", DOVECOT, "mail_max_userip_connections = many", ("Invalid number many",)),
     Broken(
         "dovecot-passdb-file",
         DOVECOT,

@@ -89,8 +89,6 @@ class Run:
         past |= {"generation": journal["number"], "seconds": None}
         if transaction.is_finished(journal):
             transaction.finish()
-            if not journal["amend"]:
-                generations.prune()
             history.append(past | {"outcome": "done", "why": "it was cut off when all was done"}, {})
             return
         if is_hidden(journal):
@@ -147,7 +145,6 @@ class Run:
             raise self._roll_back(error, wanted, change, active, running, began) from None
         transaction.finish()
         self.generation = record["number"]
-        generations.prune()
         self.link.resolute = False
 
     def activate(self, wanted: dict[str, Any], paths: list[str], prove: bool = False) -> None:

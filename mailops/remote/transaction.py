@@ -77,7 +77,10 @@ def put_in_place() -> None:
 
 
 def finish() -> None:
-    """The new generation is the active one from here on; what stood there before goes from beside it."""
+    """The new generation is the active one from here on; what stood there before goes from beside it.
+
+    The oldest generations go as well, if there are too many.
+    """
     journal = pending()
     if journal is None:
         return
@@ -88,6 +91,8 @@ def finish() -> None:
     for path in journal["paths"]:
         remove(path + OLD)
         remove(path + NEW)
+    if not journal["amend"]:
+        generations.prune()
     _drop(JOURNAL)
 
 

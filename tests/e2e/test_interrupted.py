@@ -202,6 +202,9 @@ def again(scene: Scene, runs: int) -> list[str]:
     return wrong
 
 
+LOOSE = "wait4", "exit_group"  # how often a program is waited for is chance; at the very end there is nothing to kill
+
+
 def killed_at_each(scene: Scene, chosen: list[Step]) -> None:
     scene.back()
     scene.state()
@@ -214,14 +217,14 @@ def killed_at_each(scene: Scene, chosen: list[Step]) -> None:
         if error := scene.attempt():
             assert "the agent ended without a result" in error.message
         else:
-            assert step.call in ("exit_group", "wait4")  # the result was out already; it was not asked so often
+            assert step.call in LOOSE
         hits.append(scene.machine.hit())
         if found := again(scene, runs):
             wrong[str(step)] = found
     assert not wrong, json.dumps(wrong, indent=1)
-    # Not at any other call than was meant: the steps are the same each time.
-    assert [(hit, step) for hit, step in zip(hits, chosen, strict=True) if hit and hit != step.shown] == []
-    assert sum(not hit for hit in hits) <= 2
+    # Not at any other call than was meant: the steps are the same each time, but for how often a program is waited for.
+    counted = [(hit, step.shown) for hit, step in zip(hits, chosen, strict=True) if step.call not in LOOSE]
+    assert [pair for pair in counted if pair[0] != pair[1]] == []
 
 
 def every(scene: Scene, release: int) -> list[Step]:

@@ -38,7 +38,7 @@ def check(services: list[dict[str, Any]], change: Change) -> None:
     try:
         _lay_out(change)
         run("unshare", "--mount", "--propagation", "private", "sh", "-euc", _script([line for _, line in commands]))
-        refusals = [f"{unit}: {words}" for number, (unit, _) in enumerate(commands) if (words := _answer(number))]
+        refusals = _once([(unit, _answer(number)) for number, (unit, _) in enumerate(commands)])
     finally:
         _clear()
     if refusals:
@@ -99,6 +99,15 @@ def _answer(number: int) -> str:
     with open(f"{STAGE}/answers/{number}.code", encoding="ascii") as file:
         code = int(file.read())
     return (tail(words, WORDS) or f"ended with {code} without a word") if code else ""
+
+
+def _once(answers: list[tuple[str, str]]) -> list[str]:
+    """The objections, a line each: what several programs of one daemon say alike is said once."""
+    found: dict[tuple[str, str], str] = {}
+    for unit, words in answers:
+        for line in words.split(" | ") if words else []:
+            found.setdefault((unit, line.partition(": ")[2] or line), f"{unit}: {line}")
+    return list(found.values())
 
 
 def _clear() -> None:

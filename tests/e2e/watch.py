@@ -57,12 +57,17 @@ class Watch:
         argv, variable = token(), token()
         # The shell reads what to do from its stdin, so that nothing on the way in shows it.
         careless = f"sh -c ': {argv}; sleep {LIFE}; :'\nCARELESS={variable} sleep {LIFE}\n"
-        if machine:
-            self.house.run(machine, "sh", stdin=careless)
-        else:
-            subprocess.run(["sh"], input=careless, text=True, check=True)
+
+        def seen() -> bool:
+            """Whether they are caught now; on a busy computer the watch may have looked away for so long."""
+            if machine:
+                self.house.run(machine, "sh", stdin=careless)
+            else:
+                subprocess.run(["sh"], input=careless, text=True, check=True)
+            return bool(self.shows(argv) and self.shows(variable))
+
         where = machine or "the laptop"
-        until(lambda: self.shows(argv) and self.shows(variable), 2, f"the watch to see careless processes on {where}")
+        until(seen, 20, f"the watch to see careless processes on {where}")
 
     def _look_on(self) -> None:
         known: dict[str, bytes] = {}

@@ -58,6 +58,7 @@ while [ "$session" -gt 1 ] && ! grep -q '^sshd' /proc/$session/comm; do
     session=$(awk '/^PPid:/ {print $2}' /proc/$session/status)
 done
 kill -9 $session
+while kill -0 $session 2>/dev/null; do sleep 0.01; done
 kill -CONT $1
 """
 

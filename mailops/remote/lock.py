@@ -15,6 +15,7 @@ from .errors import AgentError
 RUN = "/run/mailops"
 PATH = f"{RUN}/lock"
 HELD = 5  # the exit code of a run that had to give way
+A_MOMENT = 2.0  # seconds in which a holder that has just come will have said who it is
 
 
 @contextmanager
@@ -27,16 +28,40 @@ def held(who: str, doing: str, origin: str = "", since: float | None = None) -> 
     os.makedirs(RUN, mode=0o700, exist_ok=True)
     # Never truncated on open: the holder's name must stay readable for whoever loses.
     with os.fdopen(os.open(PATH, os.O_RDWR | os.O_CREAT, 0o600), "r+", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise _refusal(file.read()) from None
-        before = _holder(file.read())
-        _write(file, json.dumps({"who": who, "from": origin, "doing": doing, "since": since or time.time()}))
+        _take(file)
+        before = _holder(_read(file))
+        mine = {"who": who, "from": origin, "doing": doing, "since": since or time.time(), "pid": os.getpid()}
+        _write(file, json.dumps(mine))
         try:
             yield before
         finally:
             _write(file, "")  # closing the file, or the death of this process, lets the lock go
+
+
+def _take(file: TextIO) -> None:
+    """The lock, or an AgentError that names who has it.
+
+    Between a holder's flock and its name a moment passes, in which the file is empty or names one who was killed.
+    """
+    deadline = time.monotonic() + A_MOMENT
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            text = _read(file)
+            if _is_alive(_holder(text)) or time.monotonic() > deadline:
+                raise AgentError(_told(text), hint="wait for it to end, then run this again", code=HELD) from None
+        time.sleep(0.01)
+
+
+def _is_alive(holder: dict[str, Any]) -> bool:
+    return os.path.exists(f"/proc/{holder.get('pid', 'none')}")
+
+
+def _read(file: TextIO) -> str:
+    file.seek(0)
+    return file.read()
 
 
 def _write(file: TextIO, text: str) -> None:
@@ -70,13 +95,9 @@ def holder() -> str:
         return ""
 
 
-def _refusal(text: str) -> AgentError:
-    return AgentError(_told(text), hint="wait for it to end, then run this again", code=HELD)
-
-
 def _told(text: str) -> str:
     held = _holder(text)
-    if "since" not in held:
+    if not _is_alive(held):
         return "another run has just begun on this machine"
     since = time.strftime("%H:%M:%S", time.localtime(held["since"]))
     seconds = int(time.time() - held["since"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import json
 import os
@@ -297,6 +298,41 @@ def test_the_second_run_gives_way_and_says_to_whom(tmp_path: Path, monkeypatch: 
     assert refused.value.message.startswith("ann@laptop is running bootstrap on this machine since ")
     assert refused.value.code == 5
     with lock.held("bob@desk", "push"):
+        pass
+
+
+DEAD = 2**22 + 1  # no process has this number (proc_sys_kernel(5): pid_max is at most 2^22)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", json.dumps({"who": "late@grave", "doing": "push", "since": 1.0, "pid": DEAD})]
+)
+def test_a_holder_that_has_not_yet_said_who_it_is_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    """It has the lock, and the file is still empty, or half written, or names one who was killed."""
+    monkeypatch.setattr(lock, "RUN", str(tmp_path))
+    path = tmp_path / "lock"
+    monkeypatch.setattr(lock, "PATH", str(path))
+    path.write_text(text)
+    tries: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        tries.append(seconds)
+        if len(tries) == 3:
+            path.write_text(json.dumps({"who": "ann@laptop", "doing": "push", "since": 1.0, "pid": os.getpid()}))
+
+    monkeypatch.setattr(time, "sleep", sleep)
+    with path.open() as holder:
+        fcntl.flock(holder, fcntl.LOCK_EX)
+        with pytest.raises(AgentError, match="ann@laptop is running push"), lock.held("bob@desk", "bootstrap"):
+            pass
+        assert len(tries) == 3
+        path.write_text(text)
+        monkeypatch.setattr(lock, "A_MOMENT", 0.0)
+        with pytest.raises(AgentError, match="another run has just begun"), lock.held("bob@desk", "bootstrap"):
+            pass
+    with lock.held("bob@desk", "bootstrap"):
         pass
 
 

@@ -153,7 +153,7 @@ def passphrase(site: Site, new: bool) -> str:
         raise MailopsError(f"{site.path.name}: cryptdir_pw is not set", code=BAD_INPUT)
     value = secrets.resolve(site.cryptdir_pw)
     if new and site.cryptdir_pw.kind == "prompt" and _again() != value:
-        raise MailopsError("the two passphrases differ; nothing was made", "run it again", BAD_INPUT)
+        raise MailopsError("the two passphrases differ; no vault was made", "run it again")
     return value
 
 

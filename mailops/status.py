@@ -37,7 +37,8 @@ def _lines(name: str, result: dict[str, Any]) -> list[str]:
     if vault and vault["open"]:
         head += f"  vault {vault['free'] / GIB:.1f} GiB free"
     if result["state"] == "locked":
-        return [head, f"{'':<12} the vault is locked, mail is off; next: fab -H {name} unlock"]
+        locked = f"{'':<12} the vault is locked, mail is off; next: fab -H {name} unlock"
+        return [head, locked] + [f"{'':<12} ● {line}" for line in _odd(name, result)]
     bad = [f"{unit} is {state}" for unit, state in result["services"].items() if state != "active"]
     bad += [f"{probe}: {reason}" for probe, reason in result["probes"].items() if reason]
     return [head] + [f"{'':<12} ✗ {line}" for line in bad] + [f"{'':<12} ● {line}" for line in _odd(name, result)]
@@ -46,7 +47,8 @@ def _lines(name: str, result: dict[str, Any]) -> list[str]:
 def _odd(name: str, result: dict[str, Any]) -> list[str]:
     """What does not keep mail from working, and should be looked at."""
     odd = [f"edited on the machine: {', '.join(result['drift'])}; see fab -H {name} drift"] if result["drift"] else []
-    interrupted = f"an interrupted run is to be undone; next: fab -H {name} bootstrap"
+    task = "unlock" if result["state"] == "locked" else "bootstrap"
+    interrupted = f"an interrupted run is to be finished or undone; next: fab -H {name} {task}"
     return odd + ([interrupted] if result["interrupted"] else []) + ([result["busy"]] if result["busy"] else [])
 
 

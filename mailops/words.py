@@ -1,7 +1,9 @@
-"""Words of a task that may be left out: `fab rollback` and `fab rollback 5`; and words that must be numbers.
+"""The words of the command line, where Invoke's parser is not as kind as a person would expect.
 
-Invoke knows words that are required and flags that may be left out, nothing in between. Its parser takes every
-positional argument without a value for a missing one; ours are told apart from those at the end of a task's words.
+* Words that may be left out: `fab rollback` and `fab rollback 5`. Invoke knows words that are required and flags that
+  may be left out, nothing in between: it takes every positional argument without a value for a missing one.
+* `fab rollback --help`: to Invoke, `--help` is the word that `rollback` waits for. So is a flag that does not exist.
+* A line that cannot be understood ends with code 2, and says where help is.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 from invoke import Task
+from invoke.exceptions import Exit
 from invoke.parser.parser import ParseMachine
 
 from mailops.errors import BAD_INPUT, MailopsError
@@ -43,7 +46,26 @@ def _handle(machine: Any, token: str) -> None:
     """The next word: the name of a task begins that task, and is not taken for what may be missing."""
     if token in machine.contexts:
         _let_go(machine.context)
+    if _is_misplaced(machine, token):
+        if machine.initial and token in machine.initial.flags and token not in HELP:
+            machine.error(f"{token} goes before the name of the task")
+        if token not in HELP:
+            machine.error(f"No idea what {token!r} is!")
+        machine.context.positional_args = []  # nothing is waited for any more
     _invokes_handle(machine, token)
+
+
+def _is_misplaced(machine: Any, token: str) -> bool:
+    """Whether a flag that the task does not have stands where a word of it is waited for."""
+    context = machine.context
+    waits = bool(context and context.missing_positional_args and not machine.waiting_for_flag_value)
+    return waits and token.startswith("-") and token not in context.flags
+
+
+def _error(machine: Any, message: str) -> None:
+    name = machine.context.name if machine.context else None
+    hint = f"fab {name} --help" if name else "fab --list shows the tasks"
+    raise Exit(f"mailops: {message[0].lower()}{message[1:]}\n  {hint}", BAD_INPUT)
 
 
 def _let_go(context: Any) -> None:
@@ -55,6 +77,8 @@ def _let_go(context: Any) -> None:
         ]
 
 
+HELP = ("-h", "--help")
 _invokes_complete, _invokes_handle = ParseMachine.complete_context, ParseMachine.handle
+ParseMachine.error = _error  # type: ignore[method-assign, assignment]
 ParseMachine.complete_context = _complete  # type: ignore[method-assign, assignment]
 ParseMachine.handle = _handle  # type: ignore[method-assign, assignment]

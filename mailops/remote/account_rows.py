@@ -1,15 +1,22 @@
-"""The mail accounts that hosts.toml wants: which are missing in the database, and adding them."""
+"""The mail accounts that hosts.toml wants: which are missing in the database, and adding them.
+
+What it wants is kept beside the database, in the vault, for mailcfg to know; the manifest outside names nobody.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 from typing import Any
 
 from . import database
 from .errors import AgentError
+from .files import read, read_json
+from .shell import write_atomic
 
 LOCKED = 5  # exit code
+LISTED = ("domains", "users", "aliases")
 
 
 def converge(wanted: dict[str, Any], link: Any, dry_run: bool = False) -> list[str]:
@@ -25,8 +32,32 @@ def converge(wanted: dict[str, Any], link: Any, dry_run: bool = False) -> list[s
         raise AgentError(f"{os.path.dirname(path)} is not there: the vault is locked", "fab unlock", LOCKED)
     new = not os.path.exists(path)
     changes = [f"database {path}"] if new else database.mend(path, dry_run)
-    if not new and _all_there(path, wanted):
-        return changes
+    if new or not _all_there(path, wanted):
+        changes += _add_missing(path, wanted, link, dry_run, new)
+    return changes + _keep_listed(path, wanted, dry_run, told=bool(changes))
+
+
+def listed(path: str) -> dict[str, set[Any]]:
+    """The domains, users and aliases that hosts.toml had at the last bootstrap; `path` is the database."""
+    found = read_json(_listed_file(path), "fab bootstrap") or {}
+    return {key: {tuple(row) if isinstance(row, list) else row for row in found.get(key, [])} for key in LISTED}
+
+
+def _keep_listed(path: str, wanted: dict[str, Any], dry_run: bool, told: bool) -> list[str]:
+    """A line only where nothing else tells that hosts.toml has other accounts now."""
+    content = json.dumps({key: wanted[key] for key in LISTED}).encode()
+    if read(_listed_file(path)) == content:
+        return []
+    if not dry_run:
+        write_atomic(_listed_file(path), content, 0o600)
+    return [] if told else ["note which accounts hosts.toml lists"]
+
+
+def _listed_file(path: str) -> str:
+    return f"{os.path.dirname(path)}/listed.json"
+
+
+def _add_missing(path: str, wanted: dict[str, Any], link: Any, dry_run: bool, new: bool) -> list[str]:
     copy = database.rehearsal(path)
     there = set(row[0] for row in copy.execute("SELECT email FROM users"))
     missing = [email for email in wanted["users"] if email not in there]
@@ -35,7 +66,7 @@ def converge(wanted: dict[str, Any], link: Any, dry_run: bool = False) -> list[s
     for remark in remarks:
         link.say(remark)
     if dry_run or not (new or rows):
-        return changes + rows
+        return rows
     hashes = _ask_hashes(missing, link)
     if new:
         database.create(path, lambda db: _fill(db, wanted, hashes))
@@ -43,7 +74,7 @@ def converge(wanted: dict[str, Any], link: Any, dry_run: bool = False) -> list[s
         with database.opened(path) as db, database.transaction(db):
             database.make_tables(db)
             rows, _ = _fill(db, wanted, hashes)
-    return changes + rows
+    return rows
 
 
 def _all_there(path: str, wanted: dict[str, Any]) -> bool:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from . import crypt, database, machine, shell
+from . import account_rows, crypt, database, machine, shell
 from .account_commands import HANDLERS, NeedsPassword, Place, Work
 from .address import address, domain
 from .errors import AgentError
@@ -230,10 +230,6 @@ def _here() -> Place:
     if not machine.vault_is_open(applied):
         raise AgentError("the vault, with the accounts, is locked", "fab unlock, or here: mailboot", LOCKED)
     homes = [user["home"] for user in applied.get("users", []) if user["name"] == "vmail"]
-    return Place(
-        database=wanted["database"],
-        mail=homes[0] if homes else os.path.dirname(os.path.dirname(wanted["database"])) + "/mail",
-        domains=frozenset(wanted["domains"]),
-        users=frozenset(wanted["users"]),
-        aliases=frozenset((src, dst) for src, dst in wanted["aliases"]),
-    )
+    mail = homes[0] if homes else os.path.dirname(os.path.dirname(wanted["database"])) + "/mail"
+    listed = {key: frozenset(rows) for key, rows in account_rows.listed(wanted["database"]).items()}
+    return Place(wanted["database"], mail, **listed)

@@ -115,8 +115,12 @@ class Candidate:
         return {path: origins.get(path) for path in given_up if same(self.now[path], self.active["files"][path])}
 
     def _add_manifest(self, wanted: dict[str, Any]) -> None:
-        """The manifest itself is a file of the generation: what reads it finds the one that the files are of."""
-        content = json.dumps(wanted, indent=1, sort_keys=True).encode()
+        """The manifest itself is a file of the generation: what reads it finds the one that the files are of.
+
+        Without the people in it, whose place is the vault: of the accounts, where they are is enough.
+        """
+        accounts = {"database": wanted["accounts"]["database"]} if wanted.get("accounts") else None
+        content = json.dumps(wanted | {"accounts": accounts}, indent=1, sort_keys=True).encode()
         self.contents[digest(content)] = content
         self.now[MANIFEST] = observe(MANIFEST)
         self.files[MANIFEST] = {"sha256": digest(content), "mode": 0o600, "uid": 0, "gid": 0, "secret": True}

@@ -20,7 +20,12 @@ def call(args: dict[str, Any], link: Any) -> dict[str, Any]:
             continue
         if not same(now := observe(path), written):
             found.append(entry(path, written, now))
-    return {"files": found, "unpushed": _unpushed(applied, active), "generation": active["number"]}
+    return {
+        "files": found,
+        "unpushed": _unpushed(applied, active),
+        "generation": active["number"],
+        "locked": not opened,  # what lies in the vault was not looked at
+    }
 
 
 def entry(path: str, written: State, now: State) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The machine's diary: who changed it, from where, with which revision of the site, and how it went.
 
-A line of JSON each in /var/log/mailops/history.jsonl. Runs that found nothing to do are not in it. Mail addresses
-are not either: they belong into the vault, so changes of accounts are counted.
+A line of JSON each in /var/log/mailops/history.jsonl. Runs that found nothing to do are not in it. Who has mail here
+is not either: addresses belong into the vault, so changes of accounts are counted, and a reason names domains alone.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 FOLDER = "/var/log/mailops"
 PATH = f"{FOLDER}/history.jsonl"
 PRIVATE = ("accounts", "dkim")  # rooms whose lines name domains and people
+LOCAL_PART = r"[^\s<>\"',;:()]+@(?=[\w-]+\.[\w.-]*\w)"  # of a mail address; what follows is the domain
 LARGEST = 1 << 20  # bytes; the diary before that is kept beside it
 
 
@@ -36,8 +37,11 @@ def entries(count: int) -> list[dict[str, Any]]:
 
 def append(entry: dict[str, Any], changes: dict[str, list[str]]) -> None:
     """Note a run. A full disk keeps it from being noted, and from nothing else."""
+    import re  # a run that changes nothing notes nothing
+
     changed = {room: len(lines) if room in PRIVATE else lines for room, lines in changes.items()}
-    line = json.dumps(entry | {"changed": changed}) + "\n"
+    why = re.sub(LOCAL_PART, "…@", entry["why"])
+    line = json.dumps(entry | {"why": why, "changed": changed}) + "\n"
     with contextlib.suppress(OSError):
         _make_folder()
         if os.path.exists(PATH) and os.path.getsize(PATH) > LARGEST:

@@ -222,8 +222,9 @@ def _probes(site: Site) -> tuple[Probe, ...]:
     tls = {"certificate": f"{TLS}/fullchain.pem"}
     login = tls | {"login": f"{queue}/auth"}
     local = {"database": f"{site.vault}/db/mail.sqlite"}
-    if site.mail_users:
-        local["recipient"] = site.mail_users[0].email
+    users = [user.email for user in site.mail_users]
+    if users:  # the administrator, whose address stands outside the vault anyway (host_aliases)
+        local["recipient"] = site.admin_email if site.admin_email in users else users[0]
     return (
         Probe("redis", options={"socket": REDIS}, service="redis-server.service"),
         Probe("milter", 11332, service="rspamd.service"),

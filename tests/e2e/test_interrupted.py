@@ -256,8 +256,9 @@ def more(manifest: Manifest) -> Manifest:
 
 
 ROOMS_STATE = (
-    "etc/group etc/gshadow vault/sieve vault/dkim usr/lib/mailops var/log/mailops var/lib/mailops/objects"
-    " var/lib/mailops/generations var/lib/mailops/active var/lib/mailops/origins.json var/lib/mailops/manifest.json"
+    "etc/group etc/gshadow vault/sieve vault/dkim vault/db/listed.json usr/lib/mailops var/log/mailops"
+    " var/lib/mailops/objects var/lib/mailops/generations var/lib/mailops/active var/lib/mailops/origins.json"
+    " var/lib/mailops/manifest.json"
 )
 ROOMS_ABSENT = f"vault/dkim {FILES_ABSENT}"
 FORGET = f"""/usr/bin/python3 -IS -c "
@@ -295,10 +296,11 @@ def test_a_bootstrap_killed_at_any_step_and_made_again(bootstrap: Scene) -> None
 def hung_up_at(scene: Scene, step: Step) -> list[str]:
     """The machine ends our login just after this step. The agent stops at the next boundary, or goes on to its end."""
     scene.machine.stop_at(step, HANG_UP)
-    with pytest.raises(MailopsError) as caught:
-        scene.run()
+    error = scene.attempt()
     scene.machine.ended()
-    wrong = [] if "the connection was lost" in caught.value.message else [caught.value.message]
+    if error is None:  # it had come to its end before it came to this step
+        assert step.call in LOOSE, step
+    wrong = [] if error is None or "the connection was lost" in error.message else [error.message]
     journal, finished = scene.left()
     found = differences(scene.state(), scene.wanted if finished else scene.former)
     # What has been stored in vain goes with the next change.
@@ -312,7 +314,8 @@ def cut_at(scene: Scene, chosen: list[Step]) -> None:
     for step in chosen:
         scene.back()
         found = hung_up_at(scene, step)
-        ends.append(scene.left()[1])
+        if step.call not in LOOSE:
+            ends.append(scene.left()[1])
         scene.run()
         found += [f"{place}: {values}" for place, values in differences(scene.state(), scene.wanted).items()]
         if found:
@@ -323,8 +326,7 @@ def cut_at(scene: Scene, chosen: list[Step]) -> None:
 
 
 def test_a_push_whose_connection_is_cut_at_any_step(push: Scene) -> None:
-    """At every eighth, for what it does depends on where it looks whether the laptop is there, which is less often."""
-    cut_at(push, push.steps[:-1:8])  # the last one is the agent's own end
+    cut_at(push, every(push, 12)[:-1])  # the last one is the agent's own end
 
 
 # Ctrl-C on the laptop

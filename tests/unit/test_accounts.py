@@ -135,7 +135,8 @@ def test_converge_makes_the_database_with_its_mode_schema_and_rows(wanted: dict[
     assert "alias info@second.test -> user2@second.test" in lines
     assert link.asked == [("hashes", wanted["users"])]
     assert stat.S_IMODE(os.stat(path).st_mode) == 0o640
-    assert os.listdir(os.path.dirname(path)) == ["mail.sqlite"], "nothing is left lying about"
+    assert sorted(os.listdir(os.path.dirname(path))) == ["listed.json", "mail.sqlite"], "nothing is left lying about"
+    assert stat.S_IMODE(os.stat(f"{os.path.dirname(path)}/listed.json").st_mode) == 0o600
     assert rows(wanted, "SELECT email, password, active FROM users WHERE id = 1") == [("admin@example.test", HASH, 1)]
     assert rows(wanted, "PRAGMA journal_mode") == [("delete",)]
 
@@ -195,7 +196,23 @@ def test_an_interrupted_first_run_leaves_no_database(wanted: dict[str, Any]) -> 
     for leftover in (".new", ".new-journal"):  # what kill -9 leaves
         Path(wanted["database"] + leftover).write_bytes(b"half written")
     account_rows.converge(wanted, hashing())
-    assert os.listdir(os.path.dirname(wanted["database"])) == ["mail.sqlite"]
+    assert sorted(os.listdir(os.path.dirname(wanted["database"]))) == ["listed.json", "mail.sqlite"]
+
+
+def test_what_hosts_toml_lists_is_kept_in_the_vault_and_told_when_nothing_else_is(wanted: dict[str, Any]) -> None:
+    account_rows.converge(wanted, hashing())
+    assert account_rows.converge(wanted, hashing()) == []
+    path = wanted["database"]
+    assert account_rows.listed(path)["aliases"] == {tuple(row) for row in wanted["aliases"]}
+    fewer = wanted | {"users": wanted["users"][:-1]}
+    line = ["note which accounts hosts.toml lists"]
+    assert account_rows.converge(fewer, hashing(), dry_run=True) == line
+    assert account_rows.listed(path)["users"] == set(wanted["users"])
+    assert account_rows.converge(fewer, hashing()) == line
+    assert account_rows.listed(path)["users"] == set(fewer["users"])
+    more = wanted | {"users": [*wanted["users"], "new@example.test"]}
+    assert account_rows.converge(more, hashing()) == ["user new@example.test"]
+    assert account_rows.listed(path)["users"] == set(more["users"])
 
 
 def test_converge_leaves_out_an_alias_that_would_take_a_mailbox_or_loop(

@@ -192,6 +192,6 @@ def test_the_manifest_is_a_file_of_its_generation(machine: Machine) -> None:
     file = machine.file("main", b"then")
     found = machine.candidate([file], machine.wrote(main=b"then"))
     (path,) = found.changes
-    assert json.loads(found.content(found.changes[path])) == {"files": [file]}
+    assert json.loads(found.content(found.changes[path])) == {"files": [file], "accounts": None}
     assert found.changes[path]["mode"] == 0o600
     assert found.edited() == []

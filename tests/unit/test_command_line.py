@@ -78,10 +78,17 @@ def test_the_list_shows_every_task_in_one_line_of_80_columns() -> None:
     assert max(map(len, lines)) <= 80
 
 
+@pytest.mark.parametrize("flag", ["--help", "-h"])
 @pytest.mark.parametrize("name", NAMES)
-def test_the_help_of_a_task_has_an_example_that_names_it(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert in_process("--help", name) == 0
-    example = re.search(r"Example: fab (.*)", capsys.readouterr().out)
+def test_the_help_of_a_task_has_an_example_that_names_it(
+    name: str, flag: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert in_process(flag, name) == 0
+    before = capsys.readouterr().out
+    assert in_process(name, flag) == 0  # also where the task waits for a word
+    after = capsys.readouterr().out
+    assert after == before
+    example = re.search(r"Example: fab (.*)", after)
     assert example is not None
     assert name in example[1].split()
 
@@ -93,6 +100,29 @@ def test_fab_needs_no_flag_in_the_projects_folder() -> None:
 
 
 # Mistakes
+
+
+@pytest.mark.parametrize(
+    ("words", "line", "hint"),
+    [
+        (["nosuch"], "no idea what 'nosuch' is!", "fab --list shows the tasks"),
+        (["push", "--nosuch"], "no idea what '--nosuch' is!", "fab push --help"),
+        (["rollback", "--nosuch"], "no idea what '--nosuch' is!", "fab rollback --help"),
+        (["rollback", "-H", "mail"], "-H goes before the name of the task", "fab rollback --help"),
+        (["user.add", "-x"], "no idea what '-x' is!", "fab user.add --help"),
+        (["trust"], "'trust' did not receive required positional arguments: 'name'", "fab trust --help"),
+        (["--dry", "-H", "mail", "push"], "there is no --dry here", "fab plan shows what would change"),
+    ],
+)
+def test_a_wrong_line_is_told_with_code_2_and_no_connection(
+    tmp_path: Path, words: list[str], line: str, hint: str
+) -> None:
+    with machine() as (port, visitors):
+        (tmp_path / "hosts.toml").write_text(at(port))
+        done = fab(*words, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"mailops: {line}\n  {hint}\n"
+    assert not visitors
 
 
 @pytest.mark.parametrize(("old", "new", "line"), WRONG.values(), ids=WRONG.keys())

@@ -12,7 +12,7 @@ from mailops import drift
 from mailops.errors import DIFFERENT, UNREACHABLE, MailopsError
 from tests.unit import pretend
 
-CLEAN: dict[str, Any] = {"files": [], "unpushed": [], "generation": 4}
+CLEAN: dict[str, Any] = {"files": [], "unpushed": [], "generation": 4, "locked": False}
 EDITED = pretend.entry("/etc/a", "one\n", "two\n", state="edited", now="0600 root:root")
 MISSING = pretend.entry("/etc/b", "one\n", None, state="missing", now="absent")
 MODE = pretend.entry("/etc/c", "one\n", "one\n", state="mode", now="0600 root:root")

@@ -228,8 +228,8 @@ def test_a_number_may_be_a_word_or_a_flag_or_left_out(
 def test_a_word_too_many_is_no_traceback(tmp_path: Path) -> None:
     (tmp_path / "hosts.toml").write_text(at(1))
     done = fab("-H", "mail", "rollback", "5", "6", cwd=tmp_path)
-    assert done.returncode == 1
-    assert done.stderr == "No idea what '6' is!\n"
+    assert done.returncode == BAD_INPUT
+    assert done.stderr == "mailops: no idea what '6' is!\n  fab rollback --help\n"
 
 
 @pytest.mark.parametrize(
@@ -256,7 +256,7 @@ def test_wrong_words_are_told_before_any_connection(tmp_path: Path, words: list[
 def test_a_required_word_is_still_required(tmp_path: Path) -> None:
     (tmp_path / "hosts.toml").write_text(at(1))
     done = fab("user.add", cwd=tmp_path)
-    assert done.returncode == 1
+    assert done.returncode == BAD_INPUT
     assert "did not receive required positional arguments: 'email'" in done.stderr
 
 

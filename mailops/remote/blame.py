@@ -14,14 +14,25 @@ LINES = 6  # of a daemon's log, and of a file's difference
 
 
 def reasons(error: Exception, wanted: dict[str, Any], change: Change, began: float) -> list[str]:
-    """What went wrong, the suspect files and what is new in them, the daemons' log lines since `began` (unix time)."""
+    """What went wrong, the suspect files and what is new in them, the daemons' log lines since `began` (unix time).
+
+    Raises nothing: a rollback waits for it, and is more important than why.
+    """
     told = error.message if isinstance(error, AgentError) else f"{type(error).__name__}: {error}"
+    try:
+        return [told, *_evidence(error, wanted, change, began)]
+    except Exception as trouble:
+        return [told, f"the suspects are not known: {trouble}"]
+
+
+def _evidence(error: Exception, wanted: dict[str, Any], change: Change, began: float) -> list[str]:
     touched = [service for service in wanted["services"] if services.touched(service, list(change.after))]
     guilty = [service for service in touched if service["unit"] in _accused(error)] or touched
     paths = [path for path in change.after if any(services.touched(service, [path]) for service in guilty)]
     suspects = [path for path in paths or change.after if path != MANIFEST]
     log = daemon_log.since([service["unit"] for service in guilty], began, LINES) if guilty else []
-    return [told, *(line for path in suspects for line in _suspect(path, change)), *(f"log: {line}" for line in log)]
+    written = generations.active()["files"]
+    return [line for path in suspects for line in _suspect(path, change, written)] + [f"log: {line}" for line in log]
 
 
 def fallen(error: Exception) -> set[str]:
@@ -35,11 +46,11 @@ def _accused(error: Exception) -> set[str]:
     return {probe.get("service", "") for probe, _ in failures} | set(getattr(error, "units", ()))
 
 
-def _suspect(path: str, change: Change) -> list[str]:
+def _suspect(path: str, change: Change, files: dict[str, State]) -> list[str]:
     before, after = change.before[path], change.after[path]
     addition = (after or {}).get("local")
     told = f"suspect: {path} (with {addition})" if addition else f"suspect: {path}"
-    written = generations.active()["files"].get(path)
+    written = files.get(path)
     if not written or not after or written.get("secret") or after.get("secret"):
         return [told]
     return [told, *_difference(_lines(before), _lines(after))]

@@ -44,7 +44,10 @@ class Candidate:
         self.released = self._released({file["path"] for file in wanted["files"]} | {MANIFEST}, reachable)
         self._add_manifest(wanted)
         targets = {path: self.files[path] for path in self.now if path in self.files} | self.released
-        self.changes = {path: state for path, state in targets.items() if not same(self.now[path], state)}
+        self.changes = {path: state for path, state in targets.items() if self._is_news(path, state)}
+        for path, state in self.changes.items():  # of which the mode alone differs, or nothing any more
+            if state and "sha256" in state and state["sha256"] == (self.now[path] or {}).get("sha256"):
+                self.contents.setdefault(state["sha256"], read(path))
         if strange := [path for path in self.changes if "other" in (self.now[path] or {})]:
             raise AgentError(f"{strange[0]} is not a file on this machine", "move away what stands there")
 
@@ -60,13 +63,21 @@ class Candidate:
         return Change({p: self.now[p] for p in paths}, {p: self.changes[p] for p in paths}, self.content)
 
     def edited(self) -> list[str]:
-        """The paths among the changes that somebody else has changed since mailops wrote them."""
+        """The paths among the changes that somebody else has changed since mailops wrote them, to something else."""
         written = self.active["files"]
         return [
             path
-            for path in self.changes
-            if path in written and path != MANIFEST and self.now[path] and not same(self.now[path], written[path])
+            for path, state in self.changes.items()
+            if path in written and path != MANIFEST and self.now[path]
+            if not same(self.now[path], written[path]) and not same(self.now[path], state)
         ]
+
+    def _is_news(self, path: str, state: State) -> bool:
+        """Whether a path is to be changed; or was, by somebody who wants the same, and whom no daemon has told yet
+        what it thinks of it."""
+        written = self.active["files"]
+        adopted = path in written and path in self.files and path != MANIFEST and not same(written[path], state)
+        return adopted or not same(self.now[path], state)
 
     def record(self) -> dict[str, Any]:
         """The part of a generation's record that says what is where."""

@@ -99,7 +99,11 @@ def plan(wanted: dict[str, Any], link: Any) -> dict[str, Any]:
     return {
         "changes": {room: found for room, found in changes.items() if found},
         "files": _differences(candidate),
-        "edited": [drift.entry(path, active["files"][path], candidate.now[path]) for path in candidate.edited()],
+        "edited": [
+            drift.entry(path, active["files"][path], candidate.now[path])
+            for path in candidate.edited()
+            if not transaction.is_its_work(path, candidate.now[path])
+        ],
         "refused": "" if absent else _objections(wanted, candidate),
         "interrupted": transaction.pending() is not None,
         "locked": not opened,
@@ -121,6 +125,8 @@ class Convergence(Run):
             self.refuse_edits()
         if self.task == "bootstrap":
             self.forwards()
+            if self.changes and "packages" not in self.changes and not overwrite:
+                self.refuse_edits()  # somebody may have been at work there while this run was
         self.configure()
         files.remove(UNPACKED)
 
@@ -132,7 +138,7 @@ class Convergence(Run):
         self.recover()
 
     def refuse_edits(self) -> None:
-        """Stop before anything is changed. (Whoever edits while this run goes on is asked to run it again.)"""
+        """Stop before a file is changed."""
         active = generations.active()
         edits = self.candidate(machine.vault_is_open(self.wanted)).edited()
         if edits := [path for path in edits if path not in _debians()]:
@@ -191,7 +197,8 @@ class Convergence(Run):
         wanted = self.wanted | {"files": [f for f in self.wanted["files"] if f["path"].startswith(FIRST)]}
         candidate = Candidate(wanted, generations.active(), self.link, lambda path: path.startswith(FIRST))
         paths = [file["path"] for file in wanted["files"]]
-        units = candidate.change([path for path in candidate.changes if path in paths])
+        # One that is there ties its unit already, as the active generation has it, and is changed with the rest.
+        units = candidate.change([path for path in candidate.changes if path in paths and not candidate.now[path]])
         self.amend(units, {"files": generations.active()["files"] | units.after})
         return lines(units.after)
 
@@ -227,7 +234,7 @@ def _differences(candidate: Candidate) -> list[dict[str, Any]]:
     found = []
     for path, after in candidate.changes.items():
         if path != MANIFEST:
-            secret = bool(after and after.get("secret"))
+            secret = any(state and state.get("secret") for state in (after, candidate.active["files"].get(path)))
             was = None if secret or not candidate.now[path] else drift.encoded(files.read(path))
             now = None if secret or not after else drift.encoded(candidate.content(after))
             states = {"was": files.told(candidate.now[path]), "now": files.told(after)}

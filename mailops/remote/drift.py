@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from typing import Any
 
-from . import generations, machine
+from . import generations, machine, transaction
 from .files import State, digest, observe, read, same, told
 
 
@@ -18,7 +18,7 @@ def call(args: dict[str, Any], link: Any) -> dict[str, Any]:
     for path, written in active["files"].items():
         if path == machine.MANIFEST or (not opened and path.startswith(applied["vault"]["mountpoint"] + "/")):
             continue
-        if not same(now := observe(path), written):
+        if not same(now := observe(path), written) and not transaction.is_its_work(path, now):
             found.append(entry(path, written, now))
     return {
         "files": found,
@@ -29,8 +29,12 @@ def call(args: dict[str, Any], link: Any) -> dict[str, Any]:
 
 
 def entry(path: str, written: State, now: State) -> dict[str, Any]:
-    """How a path differs from what mailops wrote; a secret file's content stays here."""
-    secret = bool(written and written.get("secret"))
+    """How a path differs from what mailops wrote; a secret file's content stays here.
+
+    One that the edit itself has closed to others has become a secret.
+    """
+    closed = now and written and "mode" in now and "mode" in written and written["mode"] & ~now["mode"] & 0o004
+    secret = bool(closed or (written and written.get("secret")))
     edited = bool(now) and (now or {}).get("sha256") != (written or {}).get("sha256")
     return {
         "path": path,

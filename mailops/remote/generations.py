@@ -113,11 +113,26 @@ def mark_proven(record: Record) -> None:
     write_atomic(path(record["number"]), json.dumps(record | {"proven": True}).encode(), 0o600)
 
 
+def proven_before(record: Record) -> Record | None:
+    """The latest one that is known to work and that `record` came from; else the latest of all that work."""
+    proven = {found["number"]: found for found in every() if found["proven"] and found["number"] != record["number"]}
+    parents = {found["number"]: found.get("parent") for found in every()}
+    number, seen = record.get("parent"), set()
+    while number and number not in proven and number not in seen:
+        seen.add(number)
+        number = parents.get(number)
+    return proven.get(number) or proven.get(max(proven, default=0))
+
+
 def prune() -> None:
-    """Drop the oldest generations beyond KEPT, never the active one, and every content that nobody names."""
+    """Drop the oldest generations beyond KEPT, and every content that nobody names.
+
+    Never the active one, nor the one to fall back to while that is not proven.
+    """
     now = active()
+    fallback = EMPTY if now["proven"] else proven_before(now) or EMPTY
     for number in numbers()[:-KEPT]:
-        if number != now["number"]:
+        if number not in (now["number"], fallback["number"]):
             os.unlink(path(number))
     used = {state["sha256"] for state in origins().values() if state and "sha256" in state}
     for record in (now, *every()):

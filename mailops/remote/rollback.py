@@ -64,20 +64,24 @@ def call(args: dict[str, Any], link: Any) -> dict[str, Any]:
 def prove(run: Run) -> None:
     """Start what is down and await that everything answers; the end of an unlock.
 
-    A generation that was pushed while the vault was locked is proven here. If it does not work the latest proven
-    one comes back, and AgentError says so.
+    A generation that was pushed while the vault was locked is proven here. If it does not work the one before it
+    that was proven comes back, and AgentError says so.
     """
     active = generations.active()
     try:
         run.activate(machine.manifest(), [], prove=True)
     except AgentError as error:
-        proven = [record for record in generations.every() if record["proven"] and record != active]
-        if active["proven"] or not proven:
+        target = generations.proven_before(active)
+        if active["proven"] or not target:
             raise
-        target = proven[-1]
-        run.apply(_manifest(target), _change(active, target, True), target, True)
+        change = _change(active, target, True)
+        edits = [path for path, now in change.before.items() if path != MANIFEST and _is_edited(path, now, active)]
+        for path in edits:  # whoever edited it is not here to be asked
+            del change.before[path], change.after[path]
+        run.apply(_manifest(target), change, target, True)
         text = f"generation {active['number']}, pushed while the vault was locked, does not work: {error.message}"
         back = f"generation {target['number']} is active again, and answers; mail is up"
+        back += f"\n  left as edited on this machine: {', '.join(edits)}" if edits else ""
         raise AgentError(f"{text}\n  {back}", "mend hosts.toml, then: fab push", outcome="rolled back") from None
     if active["number"] and not active["proven"]:
         generations.mark_proven(active)

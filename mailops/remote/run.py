@@ -86,7 +86,7 @@ class Run:
         if journal is None:
             return
         past = {key: journal.get(key, "") for key in ("when", "who", "from", "task", "revision")}
-        past |= {"generation": journal["number"], "seconds": None}
+        past |= {"generation": journal["number"]}
         if transaction.is_finished(journal):
             transaction.finish()
             history.append(past | {"outcome": "done", "why": "it was cut off when all was done"}, {})
@@ -94,12 +94,16 @@ class Run:
         if is_hidden(journal):
             text = "an interrupted run has to be undone first, and part of it lies in the vault"
             raise AgentError(text, "fab -H NAME unlock", LOCKED)
+        half_made = machine.manifest_or_nothing()
         paths = transaction.undo()
         _reload_units(paths)
         with contextlib.suppress(AgentError):  # they may have been down before, and are looked after below
-            applied = machine.manifest()
-            running = services.running(applied["services"])
-            services.activate([service for service in applied["services"] if service["unit"] in running], paths)
+            if generations.active()["number"]:
+                applied = machine.manifest()["services"]
+                running = services.running(applied)
+                services.activate([service for service in applied if service["unit"] in running], paths)
+            else:  # a first bootstrap: what it had started does not go on with Debian's own files
+                services.stop([service["unit"] for service in half_made.get("services", [])])
         transaction.forget()
         history.append(past | {"outcome": "undone", "why": "it was interrupted"}, {})
         self.link.say(f"the changes of an interrupted {past['task']} by {past['who']} were undone")
@@ -111,7 +115,7 @@ class Run:
         if not change.after:
             return
         active = generations.active()
-        self._keep(change, active)
+        self._keep(change, record, active)
         amended = active | record | {"number": active["number"]}
         transaction.prepare(change, amended, self._journal(), amend=active != generations.EMPTY)
         try:
@@ -131,7 +135,7 @@ class Run:
         """
         self.room("checks", lambda: _checked(wanted, change))
         active = generations.active()
-        self._keep(change, active)
+        self._keep(change, record, active)
         running = services.running(wanted["services"]) if opened else []
         record = record | {"proven": opened, "replaced": record.get("replaced", {}) | change.before}
         transaction.prepare(change, record, self._journal())
@@ -163,8 +167,13 @@ class Run:
         _reload_units(list(change.after))
         return lines(change.after)
 
-    def _keep(self, change: Change, active: dict[str, Any]) -> None:
+    def _keep(self, change: Change, record: dict[str, Any], active: dict[str, Any]) -> None:
         """Put into store what is to be written and what it replaces, and the origins of what is taken over."""
+        agreed = {path: state for path, state in record["files"].items() if path not in change.before}
+        as_it_was = {path: state for path, state in agreed.items() if path not in active["files"]}
+        for path, state in as_it_was.items():  # it says already what it should: kept it has to be all the same
+            if state and "sha256" in state:
+                generations.store(read(path))
         for path, state in change.before.items():
             if state and "sha256" in state and generations.store(read(path)) != state["sha256"]:
                 raise AgentError(f"{path} was changed by somebody else in this moment; run it again")
@@ -173,7 +182,7 @@ class Run:
                 if after and key in after:
                     generations.store(change.content({"sha256": after[key]}))
         taken = {path: state for path, state in change.before.items() if path not in active["files"]}
-        generations.remember_origins(taken)
+        generations.remember_origins(as_it_was | taken)
 
     def _journal(self) -> dict[str, Any]:
         return self.by | {"when": self.began, "revision": self.revision or "", "vault": self.mountpoint}
@@ -193,6 +202,10 @@ class Run:
         self.link.step("rollback", "start")
         reasons = blame.reasons(error, wanted, change, began)
         fallen = blame.fallen(error)
+        if is_hidden(self._journal() | {"paths": change.after}):
+            self.link.step("rollback", "failed")
+            text = f"{reasons[0]}\n  the vault has gone in the middle of it, and with it a part of what is to be undone"
+            return AgentError(text, "fab -H NAME unlock undoes it", LOCKED)
         paths = transaction.undo()
         _reload_units(paths)
         after = ""
@@ -205,8 +218,8 @@ class Run:
                 run_program("postqueue", "-f", check=False)  # what was put off meanwhile need not wait for its turn
             else:  # there was no mail system before: none stays behind half made
                 services.stop([service["unit"] for service in wanted["services"] if service["unit"] not in running])
-        except AgentError as second:
-            after = f", which does not answer either: {second.message}"
+        except Exception as second:  # whatever it is, the files of before are back, and that is told
+            after = f", which does not answer either: {getattr(second, 'message', second)}"
         transaction.forget()
         self.changes = {room: done for room, done in self.changes.items() if room not in ("files", "services")}
         self.link.step("rollback", "failed" if after else "changed", "the files of before are back")

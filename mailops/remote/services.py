@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from . import shell
@@ -87,19 +89,29 @@ def running(services: list[dict[str, Any]]) -> list[str]:
 
 
 def activate(services: list[dict[str, Any]], paths: list[str], dry_run: bool = False) -> list[str]:
-    """Start what should run and is down; reload or restart what runs with changed files."""
+    """Start what should run and is down; reload or restart what runs with changed files.
+
+    AgentError when somebody did not; by then everybody has been told.
+    """
     now = states([service["unit"] for service in services])
     down = [unit for unit, state in now.items() if state["ActiveState"] != "active"]
     told = [(touched(service, paths), service["unit"]) for service in services if service["unit"] not in down]
     told = [(verb, unit) for verb, unit in told if verb]
     if not dry_run:
-        if any(path.startswith(UNIT_FILES) for path in paths):
-            run("systemctl", "daemon-reload")
-        if down:
-            start(down)
-        for verb, unit in told:
-            _tell(verb, unit)
+        _do_all([lambda: start(down)] * bool(down) + [partial(_tell, verb, unit) for verb, unit in told])
     return [f"start {unit}" for unit in down] + [f"{verb} {unit}" for verb, unit in told]
+
+
+def _do_all(works: list[Callable[[], None]]) -> None:
+    failed: list[AgentError] = []
+    for work in works:
+        try:
+            work()
+        except AgentError as error:
+            failed.append(error)
+    if failed:
+        units = [unit for error in failed for unit in error.units]
+        raise AgentError("; ".join(error.message for error in failed), units=units)
 
 
 def _tell(verb: str, unit: str) -> None:

@@ -37,6 +37,12 @@ def pending() -> Journal | None:
     return journal
 
 
+def is_its_work(path: str, now: State) -> bool:
+    """Whether a path is as it is because of a run that is under way or was cut short: no edit of anybody's."""
+    states = (pending() or {"paths": {}})["paths"].get(path)
+    return bool(states) and same(now, states["after"])
+
+
 def prepare(change: Change, record: dict[str, Any], run: dict[str, Any], amend: bool = False) -> None:
     """Everything that needs space: the journal, and the new files beside the old ones. Nothing is live yet.
 
@@ -73,6 +79,7 @@ def put_in_place() -> None:
             os.unlink(path)
         else:
             os.replace(path + NEW, path)
+        _forget_compiled(path)
     _sync(journal)
 
 
@@ -87,7 +94,7 @@ def finish() -> None:
     for source, target in _renames(journal):
         if os.path.exists(source):
             os.replace(source, target)
-    sync_directory(STATE)
+            sync_directory(os.path.dirname(target))  # the number never names a record that is not there
     for path in journal["paths"]:
         remove(path + OLD)
         remove(path + NEW)
@@ -113,6 +120,8 @@ def undo() -> list[str]:
             os.replace(path + OLD, path)
         elif ours:
             _restore(path, states["before"])
+        if ours:
+            _forget_compiled(path)
         with contextlib.suppress(NotADirectoryError):
             remove(path + OLD)
     for folder in reversed(journal["folders"]):
@@ -197,6 +206,12 @@ def _restore(path: str, before: State) -> None:
     elif "link" in before or generations.content(before) is not None:
         _make(path + NEW, before)
         os.replace(path + NEW, path)
+
+
+def _forget_compiled(path: str) -> None:
+    """Dovecot compares dates, and an older script that comes back would not be compiled anew (sievec(1))."""
+    if path.endswith(".sieve"):
+        remove(f"{path.removesuffix('.sieve')}.svbin")
 
 
 def _sync(journal: Journal) -> None:

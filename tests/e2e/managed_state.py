@@ -31,7 +31,7 @@ def look(path):
 
 
 def content(path):
-    if path.endswith((".svbin", ".key", ".txt", ".sqlite")) and path.startswith("/vault/"):
+    if path.endswith((".key", ".txt", ".sqlite")) and path.startswith("/vault/"):
         return "…"
     with open(path, "rb") as file:
         text = file.read()
@@ -54,7 +54,7 @@ def tree(*roots):
                 folders[:] = [name for name in folders if name != "vault"]
             for name in folders + names:
                 path = f"{folder}/{name}"
-                if not OTHERS.search(path):
+                if not OTHERS.search(path) and not path.endswith(".svbin"):
                     found[path] = look(path)
     return found
 

@@ -107,7 +107,7 @@ def test_a_hand_edit_is_told_from_our_own_change(machine: Machine) -> None:
         [machine.file(name, b"now") for name in ("edited", "ours", "gone", "agreed", "new")], active
     )
     assert found.edited() == [machine.path("edited")]
-    assert sorted(machine.changes(found)) == ["edited", "gone", "new", "ours"]
+    assert sorted(machine.changes(found)) == ["agreed", "edited", "gone", "new", "ours"]  # no daemon knows it yet
 
 
 def test_a_file_of_somebody_else_is_taken_over_and_no_hand_edit(machine: Machine) -> None:

@@ -190,8 +190,6 @@ def _apply(c: Any, machine: Machine, task: str, overwrite: bool = False) -> dict
 
     result = machine.call("converge", args, rendering.answers(), install_python=task == "bootstrap")
     result["seconds"] = round(time.monotonic() - started, 1)
-    for note in result["notes"]:
-        machine.listener.say(note)
     machine.listener.say(summary(result))
     return result
 

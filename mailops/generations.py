@@ -61,7 +61,7 @@ def _rollback(machine: Machine, to: int | None, overwrite: bool) -> dict[str, An
     result = machine.call("rollback", args, answers)
     result["seconds"] = round(time.monotonic() - started, 1)
     afterwards = (line.format(number=result["generation"], name=machine.host.name) for line in AFTERWARDS)
-    for text in (*result["notes"], converge.summary(result), *afterwards):
+    for text in (converge.summary(result), *afterwards):
         machine.listener.say(text)
     return result
 

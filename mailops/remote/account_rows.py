@@ -11,11 +11,10 @@ import sqlite3
 from typing import Any
 
 from . import database
-from .errors import AgentError
+from .errors import LOCKED, AgentError
 from .files import read, read_json
 from .shell import write_atomic
 
-LOCKED = 5  # exit code
 LISTED = ("domains", "users", "aliases")
 
 

@@ -16,9 +16,8 @@ from typing import Any
 from . import account_rows, crypt, database, machine, shell
 from .account_commands import HANDLERS, NeedsPassword, Place, Work
 from .address import address, domain
-from .errors import AgentError
+from .errors import BAD_INPUT, FAILED, LOCKED, AgentError
 
-REFUSED, USAGE, LOCKED = 1, 2, 5  # exit codes
 INTERRUPTED = 130
 
 HELP = """\
@@ -108,12 +107,12 @@ def call(args: dict[str, Any], link: Any) -> dict[str, Any]:
     try:
         command = parse(args["argv"])
         if command.pw is not None:
-            raise AgentError("a password came where its hash should be", code=USAGE)
+            raise AgentError("a password came where its hash should be", code=BAD_INPUT)
         if command.name == "help":
             return answer | {"lines": HELP.splitlines()}
         done = execute(command, place, lambda email: str(link.ask("hash", email)), args.get("hash"))
     except AgentError as error:
-        if error.code not in (REFUSED, USAGE):
+        if error.code not in (FAILED, BAD_INPUT):
             raise
         return answer | {"code": error.code, "error": error.message, "hint": error.hint}
     return answer | {"lines": done.lines, "rows": done.rows}
@@ -131,13 +130,13 @@ def parse(argv: Sequence[str]) -> Command:
     if name in ("-h", "--help"):
         name = "help"
     if name not in USAGE_OF:
-        raise AgentError(f"mailcfg has no command {name!r}", hint="mailcfg help", code=USAGE)
+        raise AgentError(f"mailcfg has no command {name!r}", hint="mailcfg help", code=BAD_INPUT)
     takes = USAGE_OF[name].split()
     if name == "rmalias":
         takes = ["-id", "<num>"] if words[:1] == ["-id"] else ["<src>"]
     least = sum(not word.startswith("[") for word in takes)
     if not least <= len(words) <= len(takes):
-        raise AgentError(f"usage: mailcfg {name} {USAGE_OF[name]}".rstrip(), hint="mailcfg help", code=USAGE)
+        raise AgentError(f"usage: mailcfg {name} {USAGE_OF[name]}".rstrip(), hint="mailcfg help", code=BAD_INPUT)
     pw = words.pop() if takes[-1:] == ["[<pw>]"] and len(words) == 2 else None
     if pw is not None:
         crypt.check(pw)
@@ -149,7 +148,7 @@ def _word(name: str, kind: str, text: str) -> str:
         return domain(text)
     if kind == "<num>":
         if not (text.isascii() and text.isdigit() and len(text) < 19):
-            raise AgentError(f"{text!r} is not the number of an alias", hint="mailcfg lsalias", code=USAGE)
+            raise AgentError(f"{text!r} is not the number of an alias", hint="mailcfg lsalias", code=BAD_INPUT)
         return text
     if kind == "-id":
         return kind
@@ -159,7 +158,7 @@ def _word(name: str, kind: str, text: str) -> str:
         if name not in ("adduser", "passwd"):
             raise
         # The two words may have been swapped, and then this one is the password.
-        raise AgentError(f"the first word after {name} is not an address", error.hint, USAGE) from None
+        raise AgentError(f"the first word after {name} is not an address", error.hint, BAD_INPUT) from None
 
 
 def read_password(email: str) -> str:

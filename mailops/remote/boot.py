@@ -8,7 +8,7 @@ import sys
 from typing import Any
 
 from . import database, machine, rollback, services, vault
-from .errors import AgentError
+from .errors import LOCKED, AgentError
 from .link import Console
 from .run import Run
 from .shell import run as run_program
@@ -32,7 +32,7 @@ def unlock(args: dict[str, Any], link: Any) -> dict[str, Any]:
         changed = not machine.vault_is_open(wanted)
         if changed:
             if passphrase is None:
-                raise AgentError("the vault was locked a moment ago", hint="try again", code=vault.LOCKED)
+                raise AgentError("the vault was locked a moment ago", hint="try again", code=LOCKED)
             run.room("vault", lambda: _open(wanted["vault"], passphrase))
         run.mountpoint = wanted["vault"]["mountpoint"]
         run.recover()
@@ -95,5 +95,5 @@ def _passphrase() -> str:
     except EOFError:
         typed = ""
     if not typed.rstrip("\n"):
-        raise AgentError("no passphrase was given; the vault stays locked", code=vault.LOCKED)
+        raise AgentError("no passphrase was given; the vault stays locked", code=LOCKED)
     return typed.rstrip("\n")

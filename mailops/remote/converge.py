@@ -44,7 +44,7 @@ def call(args: dict[str, Any], link: Any) -> dict[str, Any]:
 
     args: task ("plan", "bootstrap" or "push"), who (for the lock and the history), overwrite (hand edits), and
     the manifest with the facts that it was made from, if the laptop remembers them. Returns
-    {"changes": {room: [line, ...]}, "generation", "notes", "locked"}; for a plan, see `plan`.
+    {"changes": {room: [line, ...]}, "generation", "locked"}; for a plan, see `plan`.
     """
     if args["task"] == "plan":
         return plan(_manifest(args, link), link)

@@ -12,13 +12,12 @@ import sqlite3
 import stat
 from collections.abc import Callable, Iterator
 
-from .errors import AgentError
+from .errors import LOCKED, AgentError
 from .files import ids
 from .shell import sync_directory
 
 OWNER, GROUP, MODE = "root", "mailauth", 0o640
 BUSY = 5.0  # seconds to wait for another writer
-LOCKED = 5  # the exit code for what is locked or held by another
 SCHEMA = (
     "CREATE TABLE IF NOT EXISTS domains(name TEXT PRIMARY KEY)",
     "CREATE TABLE IF NOT EXISTS users(id INTEGER PRIMARY KEY, email TEXT UNIQUE, password TEXT,"

@@ -12,14 +12,13 @@ from collections.abc import Iterator
 from typing import Any
 
 from . import machine
-from .errors import AgentError
+from .errors import LOCKED, AgentError
 from .files import ids
 from .shell import run, write_atomic
 
 OWNER, GROUP, MODE = "root", "_rspamd", 0o640
 BITS = 2048  # RFC 8301: at least 1024, should be 2048
 LONGEST_STRING = 255  # bytes in one string of a TXT record (RFC 1035, 3.3.14)
-LOCKED = 5  # exit code
 LABEL = r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 SELECTOR = re.compile(rf"(?=.{{1,63}}\Z){LABEL}(\.{LABEL})*")  # RFC 6376, 3.1; also part of a file name
 

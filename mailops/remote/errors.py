@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+# Exit codes, as in the laptop's half: mailops/errors.py says what each means.
+FAILED, BAD_INPUT, DIFFERENT, LOCKED = 1, 2, 3, 5
+
 
 class AgentError(Exception):
     """What is wrong on this machine, what to type next, and the exit code it deserves.

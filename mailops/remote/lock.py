@@ -10,11 +10,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
 
-from .errors import AgentError
+from .errors import LOCKED, AgentError
 
 RUN = "/run/mailops"
 PATH = f"{RUN}/lock"
-HELD = 5  # the exit code of a run that had to give way
 A_MOMENT = 2.0  # seconds in which a holder that has just come will have said who it is
 
 
@@ -51,7 +50,7 @@ def _take(file: TextIO) -> None:
         except BlockingIOError:
             text = _read(file)
             if _is_alive(_holder(text)) or time.monotonic() > deadline:
-                raise AgentError(_told(text), hint="wait for it to end, then run this again", code=HELD) from None
+                raise AgentError(_told(text), hint="wait for it to end, then run this again", code=LOCKED) from None
         time.sleep(0.01)
 
 

@@ -6,14 +6,11 @@ import json
 from typing import Any
 
 from . import drift, generations, machine
-from .errors import AgentError
+from .errors import DIFFERENT, LOCKED, AgentError
 from .files import Change, State, observe, same, told
 from .generations import Record
 from .machine import MANIFEST
 from .run import Run
-
-DIFFERENT = 3  # exit code: hand edits are in the way
-LOCKED = 5
 
 
 def listing(args: dict[str, Any], link: Any) -> dict[str, Any]:

@@ -13,12 +13,11 @@ from collections.abc import Callable, Iterator
 from typing import Any, Self
 
 from . import generations, history, lock, machine, probe, services, transaction, validate
-from .errors import AgentError
+from .errors import BAD_INPUT, LOCKED, AgentError
 from .files import Change, State, read
 from .shell import run as run_program
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
-BAD_INPUT, LOCKED = 2, 5  # exit codes
 
 
 class Run:
@@ -30,7 +29,6 @@ class Run:
         self.origin = str(getattr(link, "origin", ""))
         self.began = time.time()
         self.changes: dict[str, list[str]] = {}
-        self.notes: list[str] = []
         self.generation: int | None = None  # the one that this run has made active
         self.revision: str | None = None  # of the site; asked for when there is something to record
         self.by = {"who": who, "from": self.origin, "task": task}
@@ -68,7 +66,7 @@ class Run:
         self.link.step(name, "changed" if lines else "ok", ", ".join(lines))
 
     def result(self, **more: Any) -> dict[str, Any]:
-        return {"changes": self.changes, "generation": self.generation, "notes": self.notes} | more
+        return {"changes": self.changes, "generation": self.generation} | more
 
     def ask_revision(self) -> str:
         if self.revision is None:

@@ -21,14 +21,13 @@ from subprocess import DEVNULL
 from typing import Any
 
 from . import machine, services
-from .errors import AgentError
+from .errors import LOCKED, AgentError
 from .lock import RUN
 from .shell import ENVIRONMENT, run, sync_directory
 
 UNIT = "mailops-vault.service"
 PASSPHRASE = f"{RUN}/passphrase"  # a FIFO for root alone, there only while the unit starts
 WRONG_PASSPHRASE = 12  # gocryptfs(1), EXIT CODES
-LOCKED = 5  # the exit code of what needs an open vault
 FS_IOC_GETFLAGS, FS_IOC_SETFLAGS, FS_IMMUTABLE_FL = 0x80086601, 0x40086602, 0x10  # linux/fs.h
 MASTER_KEY = re.compile(r"[0-9a-f]{64}")
 

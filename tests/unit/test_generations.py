@@ -32,7 +32,7 @@ LISTED = {
         for number in range(1, 5)
     ],
 }
-BACK = {"changes": {"files": ["/etc/x"]}, "locked": False, "generation": 3, "notes": ["a note"]}
+BACK = {"changes": {"files": ["/etc/x"]}, "locked": False, "generation": 3}
 
 
 def never(*_: Any) -> Any:
@@ -96,7 +96,6 @@ def test_a_rollback_asks_for_the_generation_and_says_what_it_does_not_do(
     generations.rollback(pretend.site(monkeypatch, tmp_path, agent, "mail"), word)
     assert asked == [("mail", "rollback", number, False, True)]
     said = capsys.readouterr().out
-    assert "a note" in said
     assert re.search(r"1 change, generation 3, \d", said)
     assert "hosts.toml is as it was" in said
     assert "fab -H mail plan" in said

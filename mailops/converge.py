@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 from mailops import cache, fleet, roles, secrets
 from mailops.connection import Answers, BareMachine, Machine
-from mailops.errors import BAD_INPUT, MailopsError
+from mailops.errors import BAD_INPUT, DIFFERENT, MailopsError
 from mailops.manifest import File, Manifest
 from mailops.site import Host, Site
 
@@ -114,6 +114,10 @@ def bootstrap(c: Any, overwrite: bool = False, as_json: bool = False) -> None:
 
     MailopsError (3) where files were edited by hand on the machine, unless `overwrite` is set.
     """
+    if not c.config.get("mailops_hosts"):
+        for host in fleet.load().hosts.values():
+            if host.role not in ROLES:
+                print(f"{host.name}  ● left out: mailops cannot make a {host.role} yet", file=sys.stderr)
     fleet.each(c, ROLES, lambda machine: _apply(c, machine, "bootstrap", overwrite), as_json)
 
 
@@ -126,7 +130,14 @@ def push_site(c: Any, site: Site) -> None:
     """Push `site`'s configuration to its mailhost; for tasks that have just changed hosts.toml."""
     host = next(host for host in site.hosts.values() if host.role == "mailhost")
     with fleet.machine(c, site, host) as machine:
-        _apply(c, machine, "push")
+        try:
+            _apply(c, machine, "push")
+        except MailopsError as error:
+            if error.code == DIFFERENT:  # whoever called us has no --overwrite
+                error.hint = (
+                    f"fab -H {host.name} drift shows it; fab -H {host.name} push --overwrite drops it; then try again"
+                )
+            raise
 
 
 def plan(c: Any, as_json: bool = False) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -55,7 +56,7 @@ class Executor(fabric.Executor):  # type: ignore[misc]
             sys.stdout.flush()
             sys.stderr.flush()
         except MailopsError as error:
-            raise Exit(f"mailops: {secrets.mask(str(error))}", error.code) from None
+            raise Exit(f"mailops: {secrets.mask(_as_typed(str(error)))}", error.code) from None
         except BrokenPipeError:  # `fab … | head`: nobody reads on, which is no mistake
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise Exit(code=PIPE_CLOSED) from None
@@ -64,3 +65,8 @@ class Executor(fabric.Executor):  # type: ignore[misc]
         if Path(sys.argv[0]).name in COMMANDS:
             os._exit(0)  # all is said and done; to take the interpreter apart would cost a tenth of a no-op's time
         return done
+
+
+def _as_typed(text: str) -> str:
+    """What to type next, for those who type `mailops` where others type `fab`."""
+    return re.sub(r"\bfab (?=[-a-z])", "mailops ", text) if Path(sys.argv[0]).name == "mailops" else text

@@ -90,7 +90,8 @@ def _unheard_of(name: str, known: dict[str, Override], roles: tuple[str, ...]) -
     if near := difflib.get_close_matches(name, known, 1):
         return f"is not a variable of the templates; did you mean {near[0]}?"
     files = " and ".join(str(defaults.file_of(role)) for role in roles)
-    return f"is not a variable of the templates; all of them are in {files}"
+    elsewhere = "what has no variable goes into /etc/mailops/local/ on the machine"
+    return f"is not a variable of the templates; all of them are in {files}; {elsewhere}"
 
 
 def _fitting(name: str, value: Any, default: Override) -> Override:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from mailops import render, roles
@@ -69,7 +70,7 @@ def manifest(site: Site, host: Host, facts: dict[str, Any]) -> Manifest:
         hostname=site.mail_server_hostname,
         packages=PACKAGES,
         users=_users(site),
-        directories=tuple(item for item in directories if not _in_vault(site, item.path)),
+        directories=(*(item for item in directories if not _in_vault(site, item.path)), *places_for(LOCALS)),
         vault=Vault(
             mountpoint=site.vault,
             cipherdir=site.vault_cipherdir,
@@ -82,6 +83,12 @@ def manifest(site: Site, host: Host, facts: dict[str, Any]) -> Manifest:
         services=_services(site, facts["release"]),
         probes=_probes(site),
     )
+
+
+def places_for(locals_: dict[str, tuple[str, str]]) -> tuple[Directory, ...]:
+    """The folders in which an administrator puts additions; what is in them is theirs."""
+    folders = dict.fromkeys(os.path.dirname(local) for local, _ in locals_.values())
+    return (Directory(LOCAL), *map(Directory, folders))
 
 
 def _users(site: Site) -> tuple[User, ...]:

@@ -31,9 +31,10 @@ WRONG: dict[str, tuple[str, str, str, str]] = {
         SITE,
         "zzz",
         "5",
-        r"is not a variable of the templates; all of them are in .*mailhost\.toml and .*mailnull\.toml",
+        r"is not a variable of the templates; all of them are in .*mailhost\.toml and .*mailnull\.toml;"
+        r" what has no variable goes into /etc/mailops/local/ on the machine",
     ),
-    "unheard of, on a host": (MAIL, "zzz", "5", r".*; all of them are in .*mailhost\.toml"),
+    "unheard of, on a host": (MAIL, "zzz", "5", r".*; all of them are in .*mailhost\.toml; what has no variable .*"),
     "misspelt, on a host": (BACKUP, "queue_run_dely", '"9s"', r".* mean queue_run_delay\?"),
     "of another role": (
         BACKUP,

@@ -144,6 +144,8 @@ def test_the_second_of_two_runs_gives_way_and_says_to_whom(
         up.run("mail", "mailcfg rmuser late@example.test")
     assert first.returncode == 0
     assert "user late@example.test" in out
+    changes = up.fab_json("-H", "mail", "bootstrap")["mail"]["changes"]  # with the house's own site again
+    assert changes == {"accounts": ["note which accounts hosts.toml lists"]}
 
 
 def test_a_plan_for_a_locked_machine_says_that_the_vault_would_be_opened(up: House) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.house import House, token
+from tests.e2e.test_generations import offered
 
 Edit = Callable[[Any], None]
 Site = Callable[[Edit], Path]
@@ -107,6 +108,7 @@ def test_local_additions_are_no_drift_but_are_told_of_until_they_are_pushed(mend
             "files": [],
             "unpushed": [],
             "generation": 0,
+            "locked": False,
         }
     finally:
         mended.run("backup", f"rm {LOCAL}")
@@ -179,10 +181,12 @@ def test_an_edit_that_says_what_the_site_says_stops_nobody(mended: House, site: 
         doc["override"] = {"message_size_limit": 43_000_000}
 
     mended.run("mail", f"sed -i 's/^message_size_limit = .*/message_size_limit = 43000000/' {MAIN_CF}")
-    done = mended.fab("-H", "mail", "push", site=site(edit))
-    assert done.returncode == 0
-    assert mended.run("mail", "postconf -h message_size_limit") == "43000000\n"
+    changes = mended.fab_json("-H", "mail", "push", site=site(edit))["mail"]["changes"]
+    assert changes["files"] == [MAIN_CF]  # nobody had told the daemon, nor asked it
+    assert offered(mended) == 43_000_000
     assert mended.fab("-H", "mail", "drift").returncode == 0
+    mended.fab("-H", "mail", "rollback")
+    assert offered(mended) == 52_428_800
 
 
 def test_a_plan_tells_of_the_edits_that_would_stop_a_bootstrap(mended: House) -> None:

@@ -108,11 +108,11 @@ install_python() {
 }
 if ! have_python; then
     echo '{"t":"say","text":"installing python3"}'
-    install_python </dev/null >/run/mailops-python.log 2>&1 &
-    while kill -0 $! 2>/dev/null; do echo '{"t":"beat"}'; sleep 1; done
-    wait $! || {
-        echo "python3 could not be installed:" >&2; tail -n 3 /run/mailops-python.log >&2; exit 1
+    while sleep 1 >/dev/null; do echo '{"t":"beat"}'; done &
+    install_python </dev/null >/run/mailops-python.log 2>&1 || {
+        kill $!; echo "python3 could not be installed:" >&2; tail -n 3 /run/mailops-python.log >&2; exit 1
     }
+    kill $!
 fi
 """
 # Only a bootstrap may install it; whoever merely looks is told what kind of machine this is (os-release(5)).

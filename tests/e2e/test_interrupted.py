@@ -326,7 +326,7 @@ def cut_at(scene: Scene, chosen: list[Step]) -> None:
 
 
 def test_a_push_whose_connection_is_cut_at_any_step(push: Scene) -> None:
-    cut_at(push, every(push, 12)[:-1])  # the last one is the agent's own end
+    cut_at(push, every(push, 13)[:-1])  # the last one is the agent's own end
 
 
 # Ctrl-C on the laptop

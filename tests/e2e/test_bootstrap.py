@@ -32,9 +32,9 @@ def snapshot(house: House, name: str) -> str:
 
 
 def lives(house: House, name: str, units: str) -> str:
-    """What changes when a daemon is started, restarted or reloaded."""
+    """What changes when a daemon is started, restarted or reloaded. (Its children bear its name for a moment, too.)"""
     properties = "Id,InvocationID,ExecMainPID,ActiveEnterTimestampMonotonic,StateChangeTimestampMonotonic"
-    return house.run(name, f"systemctl show -p {properties} {units}; pgrep -x master; pgrep -x dovecot; true")
+    return house.run(name, f"systemctl show -p {properties} {units}; pgrep -P 1 -x master; pgrep -P 1 -x dovecot; true")
 
 
 def plan(house: House, *args: str, site: Path) -> dict[str, Any]:

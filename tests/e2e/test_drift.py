@@ -35,7 +35,7 @@ def life(house: House, name: str) -> str:
     properties = "InvocationID,ActiveEnterTimestampMonotonic,StateChangeTimestampMonotonic"
     units = "postfix.service postfix@-.service"
     return house.run(
-        name, f"systemctl show -p {properties} {units}; pgrep -x master; postconf -n; stat -c %Y.%Z {MAIN_CF}"
+        name, f"systemctl show -p {properties} {units}; pgrep -P 1 -x master; postconf -n; stat -c %Y.%Z {MAIN_CF}"
     )
 
 

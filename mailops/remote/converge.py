@@ -151,7 +151,7 @@ class Convergence(Run):
             _expect_debians()
             self.room("units", self.tie_units)
         warm = Warming(wanted["services"])
-        self.room("packages", lambda: packages.converge(wanted["packages"], link, installed=warm.begin))
+        self.room("packages", lambda: packages.converge(wanted["packages"], link, unpacked=warm.begin))
         self.room("boot", lambda: services.at_boot(wanted["services"]))
         self.room("users", lambda: users.converge(wanted["users"]))
         self.room("directories", lambda: files.make_directories(wanted["directories"]))

@@ -34,11 +34,11 @@ def _is_installed(text: bytes, name: bytes) -> bool:
 
 
 def converge(
-    wanted: list[str], link: Any, dry_run: bool = False, installed: Callable[[str], None] = lambda _: None
+    wanted: list[str], link: Any, dry_run: bool = False, unpacked: Callable[[str], None] = lambda _: None
 ) -> list[str]:
     """Install what is missing, with live progress; returns a line per package.
 
-    `installed` is called with the name of each package that is ready, while others are still to come.
+    `unpacked` is called with the name of each package that is there and was not set up yet.
     """
     absent = missing(wanted)
     if dry_run:
@@ -50,7 +50,7 @@ def converge(
             if _lists_age() > A_DAY:
                 link.progress("packages", 0, "reading package lists")
                 _patiently("apt-get", "-q", "update")
-            _install(absent, link, installed)
+            _install(absent, link, unpacked)
     elif os.path.exists(POLICY) and _is_ours():
         os.unlink(POLICY)  # an interrupted run's: it would keep the administrator's own packages from starting
     return [f"install {name}" for name in absent]
@@ -80,7 +80,7 @@ def _patiently(*command: str) -> None:
         time.sleep(1)
 
 
-def _install(names: list[str], link: Any, installed: Callable[[str], None]) -> None:
+def _install(names: list[str], link: Any, unpacked: Callable[[str], None]) -> None:
     """apt-get with its machine-readable progress (APT's README.progress-reporting) on a pipe of our own."""
     import subprocess
 
@@ -95,9 +95,10 @@ def _install(names: list[str], link: Any, installed: Callable[[str], None]) -> N
             command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=ENVIRONMENT, pass_fds=[writing]
         )
         os.close(writing)
+        fresh: list[str] = []
         with os.fdopen(reading, encoding="utf-8", errors="replace") as status:
             for line in status:
-                _report(line, link, installed)
+                _report(line, link, fresh, unpacked)
         code = process.wait()
     if code:
         with open("/var/log/mailops-apt.log", encoding="utf-8", errors="replace") as log_text:
@@ -105,8 +106,11 @@ def _install(names: list[str], link: Any, installed: Callable[[str], None]) -> N
         raise AgentError(f"apt-get could not install the packages: {reason}", hint="see /var/log/mailops-apt.log there")
 
 
-def _report(line: str, link: Any, installed: Callable[[str], None]) -> None:
-    """`dlstatus:1:12.5:text` (first half of the bar) or `pmstatus:package:40.1:Installed package` (second half)."""
+def _report(line: str, link: Any, fresh: list[str], unpacked: Callable[[str], None]) -> None:
+    """`dlstatus:1:12.5:text` (first half of the bar) or `pmstatus:package:40.1:Installed package` (second half).
+
+    dpkg unpacks many packages and then sets them up; those in between are `fresh`.
+    """
     kind, _, rest = line.rstrip("\n").partition(":")
     fields = rest.split(":", 2)
     if len(fields) < 3 or kind not in ("dlstatus", "pmstatus"):
@@ -116,8 +120,11 @@ def _report(line: str, link: Any, installed: Callable[[str], None]) -> None:
     except ValueError:
         return
     link.progress("packages", percent, fields[2])
-    if kind == "pmstatus" and fields[2].startswith("Installed "):
-        installed(fields[0])
+    if fields[2].startswith("Unpacking "):
+        fresh.append(fields[0])
+    elif fields[2].startswith("Preparing to configure "):
+        while fresh:
+            unpacked(fresh.pop())
 
 
 @contextmanager

@@ -18,6 +18,9 @@ ENVIRONMENT = {
     "LC_ALL": "C.UTF-8",
     "DEBIAN_FRONTEND": "noninteractive",
     "HOME": "/root",
+    # systemctl(1) would keep the links of init scripts in step, which nobody reads where a unit has the same name; that
+    # takes ten times as long as its own work.
+    "SYSTEMCTL_SKIP_SYSV": "1",
 }
 
 Words = Callable[[], str]

@@ -21,7 +21,10 @@ class Warming:
         self._running: list[subprocess.Popen[bytes]] = []
 
     def begin(self, package: str) -> None:
-        """`package` is ready. (dpkg may tell of an architecture behind the name.)"""
+        """The files of `package`, and of what it depends on, are there; nothing has been set up yet.
+
+        (dpkg may tell of an architecture behind the name.)
+        """
         command = self._commands.pop(package.partition(":")[0], None)
         if command:
             import subprocess

@@ -390,3 +390,31 @@ def test_a_long_list_of_changes_is_cut_to_its_number() -> None:
     stream = io.StringIO()
     report.Report("mail", stream).step("packages", "changed", ", ".join(f"install package{n}" for n in range(20)))
     assert stream.getvalue().rstrip().endswith("install package2 and 17 more")
+
+
+def test_a_package_is_told_of_when_it_is_unpacked_and_before_it_is_set_up() -> None:
+    said: list[str] = []
+
+    class Told:
+        def progress(self, _: str, percent: float, text: str) -> None:
+            said.append(f"{percent:.0f} {text}")
+
+    lines = """\
+dlstatus:1:50:Retrieving file 1 of 2
+pmstatus:isa-support:10:Unpacking isa-support (amd64)
+pmstatus:isa-support:12:Preparing to configure isa-support (amd64)
+pmstatus:rspamd:20:Preparing rspamd (amd64)
+pmstatus:rspamd:22:Unpacking rspamd (amd64)
+pmstatus:libhyperscan5:24:Unpacking libhyperscan5 (amd64)
+pmerror:x:1:odd
+pmstatus:libhyperscan5:26:Preparing to configure libhyperscan5 (amd64)
+pmstatus:rspamd:40:Preparing to configure rspamd (amd64)
+pmstatus:rspamd:60:Installed rspamd (amd64)
+"""
+    fresh: list[str] = []
+    for line in lines.splitlines():
+        packages._report(line, Told(), fresh, lambda name: said.append(f"unpacked {name}"))
+    told = [line for line in said if not line[0].isdigit()]
+    assert said[:2] == ["25 Retrieving file 1 of 2", "55 Unpacking isa-support (amd64)"]
+    assert told == ["unpacked isa-support", "unpacked libhyperscan5", "unpacked rspamd"]
+    assert said.index("unpacked rspamd") < said.index("70 Preparing to configure rspamd (amd64)")

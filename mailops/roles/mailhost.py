@@ -168,7 +168,7 @@ def _services(site: Site, release: int) -> tuple[Service, ...]:
         postfix_roots += (f"{units}/postfix@.service.d",)
     return (
         Service("redis-server.service", ("/etc/redis",), "restart", checks=(_redis_check(site),)),
-        Service("rspamd.service", ("/etc/rspamd",), "reload", checks=(RSPAMD_CHECK,), warm=RSPAMD_WARM),
+        Service("rspamd.service", ("/etc/rspamd",), "reload", checks=(RSPAMD_CHECK,), warm=_rspamd_warm(release)),
         Service("dovecot.service", ("/etc/dovecot", TLS), "reload", checks=_dovecot_checks(site)),
         Service("postfix.service", postfix_roots, "reload", checks=POSTFIX_CHECKS),
     )
@@ -189,24 +189,25 @@ POSTFIX_CHECKS = (
     quiet("postfix check"),
 )
 
-# Compiles the list of all top-level domains (43 MB, ten seconds), which Rspamd keeps in /var/lib/rspamd under a name
-# made of the list alone. Its own configuration is not there yet when this runs: dpkg brings that last.
-RSPAMD_WARM_CONF = """
-options { url_tld = "/usr/share/publicsuffix/effective_tld_names.dat"; hs_cache_dir = "/var/lib/rspamd"; }
-actions { reject = 15; }
-"""
-RSPAMD_WARM = (
-    "sh",
-    "-c",
-    "umask 022; conf=/run/mailops/rspamd-warm.conf; "
-    f"echo {shlex.quote(RSPAMD_WARM_CONF)} >$conf; rspamadm mime --config $conf urls /dev/null; rm -f $conf",
-)
 # It ends well with an element that it does not know; then that is not all it says.
 RSPAMD_CHECK = (
     "sh",
     "-c",
     'said=$(rspamadm configtest 2>&1); [ "$said" = "syntax OK" ] || { echo "$said" >&2; exit 1; }',
 )
+
+
+def _rspamd_warm(release: int) -> tuple[str, ...]:
+    """Compiles the list of all top-level domains (43 MB, ten seconds), which Rspamd keeps under a name made of it.
+
+    Its own configuration, which says where the list is, is not there yet when this runs: dpkg brings that last.
+    """
+    folder = {12: "/usr/share/rspamd", 13: "/usr/share/publicsuffix"}[release]
+    options = f'url_tld = "{folder}/effective_tld_names.dat"; hs_cache_dir = "/var/lib/rspamd";'
+    conf = f"options {{ {options} }} actions {{ reject = 15; }}"
+    compile_ = "rspamadm mime --config $conf urls /dev/null"
+    script = f"umask 022; conf=/run/mailops/rspamd-warm.conf; echo {shlex.quote(conf)} >$conf; {compile_}; rm -f $conf"
+    return ("sh", "-c", script)
 
 
 def _dovecot_checks(site: Site) -> tuple[tuple[str, ...], ...]:

@@ -92,16 +92,17 @@ class Run:
         if is_hidden(journal):
             text = "an interrupted run has to be undone first, and part of it lies in the vault"
             raise AgentError(text, "fab -H NAME unlock", LOCKED)
-        half_made = machine.manifest_or_nothing()
+        half_made = machine.manifest_or_nothing().get("services", [])
         paths = transaction.undo()
         _reload_units(paths)
         with contextlib.suppress(AgentError):  # they may have been down before, and are looked after below
             if generations.active()["number"]:
                 applied = machine.manifest()["services"]
                 running = services.running(applied)
-                services.activate([service for service in applied if service["unit"] in running], paths)
             else:  # a first bootstrap: what it had started does not go on with Debian's own files
-                services.stop([service["unit"] for service in half_made.get("services", [])])
+                applied, running = half_made, journal.get("running", [])
+                services.stop([service["unit"] for service in half_made if service["unit"] not in running])
+            services.activate([service for service in applied if service["unit"] in running], paths)
         transaction.forget()
         history.append(past | {"outcome": "undone", "why": "it was interrupted"}, {})
         self.link.say(f"the changes of an interrupted {past['task']} by {past['who']} were undone")
@@ -136,7 +137,7 @@ class Run:
         self._keep(change, record, active)
         running = services.running(wanted["services"]) if opened else []
         record = record | {"proven": opened, "replaced": record.get("replaced", {}) | change.before}
-        transaction.prepare(change, record, self._journal())
+        transaction.prepare(change, record, self._journal() | {"running": running})
         self.link.resolute = True  # from here to the end, with or without the laptop
         began = time.time()
         try:

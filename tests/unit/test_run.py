@@ -398,12 +398,16 @@ def test_the_generation_to_fall_back_to_is_not_pruned(paper: Paper, monkeypatch:
 # A run that was cut
 
 
-def test_a_first_bootstrap_that_was_cut_leaves_no_daemon_with_debians_files(paper: Paper) -> None:
+@pytest.mark.parametrize("ran", [False, True], ids=["a new daemon", "one that ran before"])
+def test_a_first_bootstrap_that_was_cut_leaves_no_daemon_of_its_own_with_debians_files(
+    paper: Paper, monkeypatch: pytest.MonkeyPatch, ran: bool
+) -> None:
+    monkeypatch.setattr(services, "running", lambda _: ["postfix.service"] * ran)
     (paper.etc / "main.cf").write_bytes(b"Debian's")
     paper.dies_in_the_probes(paper.file("main.cf", b"ours"))
     run.Run("bootstrap", "me@here", paper).recover()
     assert paper.read("main.cf") == b"Debian's"
-    assert paper.stopped == ["postfix.service"]
+    assert (paper.stopped, paper.told) == (([], ["reload postfix.service"]) if ran else (["postfix.service"], []))
 
 
 def test_what_a_cut_run_has_left_is_nobodys_edit(paper: Paper) -> None:

@@ -28,7 +28,7 @@ def _row(entry: dict[str, Any]) -> dict[str, Any]:
         "from": entry["from"],
         "task": entry["task"],
         "revision": entry.get("revision", ""),  # of a run that was cut short, not everything is known
-        "seconds": f"{entry['seconds']:.1f}" if "seconds" in entry else "",
+        "seconds": f"{entry['seconds']:.1f}" if entry.get("seconds") is not None else "",
         "outcome": entry["outcome"],
         "changed": _changed(entry),
     }

@@ -27,6 +27,7 @@ class Directory:
     mode: int = 0o755
     owner: str = "root"
     group: str = "root"
+    mend: bool = True  # whether one that is there gets this mode and owner
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from invoke import Task
@@ -63,6 +64,8 @@ def _is_misplaced(machine: Any, token: str) -> bool:
 
 
 def _error(machine: Any, message: str) -> None:
+    if "--complete" in sys.argv:  # half a word, which the shell wants completed
+        _invokes_error(machine, message)
     name = machine.context.name if machine.context else None
     hint = f"fab {name} --help" if name else "fab --list shows the tasks"
     raise Exit(f"mailops: {message[0].lower()}{message[1:]}\n  {hint}", BAD_INPUT)
@@ -79,6 +82,7 @@ def _let_go(context: Any) -> None:
 
 HELP = ("-h", "--help")
 _invokes_complete, _invokes_handle = ParseMachine.complete_context, ParseMachine.handle
+_invokes_error = ParseMachine.error
 ParseMachine.error = _error  # type: ignore[method-assign, assignment]
 ParseMachine.complete_context = _complete  # type: ignore[method-assign, assignment]
 ParseMachine.handle = _handle  # type: ignore[method-assign, assignment]

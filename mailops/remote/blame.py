@@ -7,7 +7,7 @@ from typing import Any
 
 from . import daemon_log, generations, services
 from .errors import AgentError
-from .files import Change, State
+from .files import Change, State, is_secret
 from .machine import MANIFEST
 
 LINES = 6  # of a daemon's log, and of a file's difference
@@ -51,7 +51,7 @@ def _suspect(path: str, change: Change, files: dict[str, State]) -> list[str]:
     addition = (after or {}).get("local")
     told = f"suspect: {path} (with {addition})" if addition else f"suspect: {path}"
     written = files.get(path)
-    if not written or not after or written.get("secret") or after.get("secret"):
+    if not written or not after or is_secret(written, before) or is_secret(after):
         return [told]
     return [told, *_difference(_lines(before), _lines(after))]
 

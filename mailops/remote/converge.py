@@ -234,7 +234,8 @@ def _differences(candidate: Candidate) -> list[dict[str, Any]]:
     found = []
     for path, after in candidate.changes.items():
         if path != MANIFEST:
-            secret = any(state and state.get("secret") for state in (after, candidate.active["files"].get(path)))
+            secret = files.is_secret(candidate.active["files"].get(path) or after, candidate.now[path])
+            secret |= files.is_secret(after)
             was = None if secret or not candidate.now[path] else drift.encoded(files.read(path))
             now = None if secret or not after else drift.encoded(candidate.content(after))
             states = {"was": files.told(candidate.now[path]), "now": files.told(after)}

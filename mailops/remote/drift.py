@@ -6,7 +6,7 @@ import base64
 from typing import Any
 
 from . import generations, machine, transaction
-from .files import State, digest, observe, read, same, told
+from .files import State, digest, is_secret, observe, read, same, told
 
 
 def call(args: dict[str, Any], link: Any) -> dict[str, Any]:
@@ -33,8 +33,7 @@ def entry(path: str, written: State, now: State) -> dict[str, Any]:
 
     One that the edit itself has closed to others has become a secret.
     """
-    closed = now and written and "mode" in now and "mode" in written and written["mode"] & ~now["mode"] & 0o004
-    secret = bool(closed or (written and written.get("secret")))
+    secret = is_secret(written, now)
     edited = bool(now) and (now or {}).get("sha256") != (written or {}).get("sha256")
     return {
         "path": path,

@@ -15,6 +15,7 @@ import stat
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from .errors import AgentError
@@ -54,6 +55,16 @@ def same(one: State, other: State) -> bool:
     if one is None or other is None:
         return one is other
     return all(one.get(key) == other.get(key) for key in COMPARED)
+
+
+def is_secret(*states: State) -> bool:
+    """Whether what a path says in these states, earlier first, is not to be shown: one is secret, or a later one was
+    closed to others, who could read it before.
+    """
+    if any(state and state.get("secret") for state in states):
+        return True
+    modes = [state["mode"] for state in states if state and "mode" in state]
+    return any(was & ~now & 0o004 for was, now in pairwise(modes))
 
 
 def told(state: State) -> str:
@@ -118,7 +129,7 @@ def make_directories(wanted: list[dict[str, Any]], dry_run: bool = False) -> lis
         path = directory["path"]
         if not os.path.isdir(path):
             changes.append(f"directory {path}")
-        elif not _directory_same(directory):
+        elif directory.get("mend", True) and not _directory_same(directory):
             changes.append(f"permissions of {path}")
         else:
             continue

@@ -34,14 +34,6 @@ def manifest() -> dict[str, Any]:
     return data
 
 
-def manifest_or_nothing() -> dict[str, Any]:
-    """The same, {} where there is none that could be read."""
-    try:
-        return manifest()
-    except AgentError:
-        return {}
-
-
 def vault_is_open(applied: dict[str, Any]) -> bool:
     """Whether the vault's filesystem is mounted and alive (a killed gocryptfs leaves a dead mount behind)."""
     vault = applied.get("vault")

@@ -92,17 +92,16 @@ class Run:
         if is_hidden(journal):
             text = "an interrupted run has to be undone first, and part of it lies in the vault"
             raise AgentError(text, "fab -H NAME unlock", LOCKED)
-        half_made = machine.manifest_or_nothing().get("services", [])
         paths = transaction.undo()
         _reload_units(paths)
         with contextlib.suppress(AgentError):  # they may have been down before, and are looked after below
             if generations.active()["number"]:
                 applied = machine.manifest()["services"]
                 running = services.running(applied)
+                applied = [service for service in applied if service["unit"] in running]
             else:  # a first bootstrap: what it had started does not go on with Debian's own files
-                applied, running = half_made, journal.get("running", [])
-                services.stop([service["unit"] for service in half_made if service["unit"] not in running])
-            services.activate([service for service in applied if service["unit"] in running], paths)
+                applied, running = journal.get("services", []), journal.get("running", [])
+            _leave_to(applied, running, paths)
         transaction.forget()
         history.append(past | {"outcome": "undone", "why": "it was interrupted"}, {})
         self.link.say(f"the changes of an interrupted {past['task']} by {past['who']} were undone")
@@ -137,7 +136,7 @@ class Run:
         self._keep(change, record, active)
         running = services.running(wanted["services"]) if opened else []
         record = record | {"proven": opened, "replaced": record.get("replaced", {}) | change.before}
-        transaction.prepare(change, record, self._journal() | {"running": running})
+        transaction.prepare(change, record, self._journal() | {"services": wanted["services"], "running": running})
         self.link.resolute = True  # from here to the end, with or without the laptop
         began = time.time()
         try:
@@ -211,12 +210,13 @@ class Run:
         try:
             if active["number"]:
                 before = machine.manifest()
-                services.activate([service for service in before["services"] if service["unit"] not in fallen], paths)
-                services.restart([service["unit"] for service in before["services"] if service["unit"] in fallen])
+                others = [service for service in before["services"] if service["unit"] not in fallen]
+                afresh = [service["unit"] for service in before["services"] if service["unit"] in fallen]
+                services.do_all([lambda: services.activate(others, paths), lambda: services.restart(afresh)])
                 _prove_again([item for item in before["probes"] if not item.get("when")])
                 run_program("postqueue", "-f", check=False)  # what was put off meanwhile need not wait for its turn
             else:  # there was no mail system before: none stays behind half made
-                services.stop([service["unit"] for service in wanted["services"] if service["unit"] not in running])
+                _leave_to(wanted["services"], running, paths)
         except Exception as second:  # whatever it is, the files of before are back, and that is told
             after = f", which does not answer either: {getattr(second, 'message', second)}"
         transaction.forget()
@@ -273,6 +273,12 @@ def _prove_again(probes: list[dict[str, Any]]) -> None:
     except probe.ProbesFailed as error:
         services.restart([unit for unit in dict.fromkeys(item["service"] for item, _ in error.failures) if unit])
         probe.await_all(probes)
+
+
+def _leave_to(known: list[dict[str, Any]], running: list[str], paths: list[str]) -> None:
+    """Of the services that are known, those that ran before are told of the files of before; the others stop."""
+    services.stop([service["unit"] for service in known if service["unit"] not in running])
+    services.activate([service for service in known if service["unit"] in running], paths)
 
 
 def _reload_units(paths: list[str]) -> None:

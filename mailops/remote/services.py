@@ -98,11 +98,12 @@ def activate(services: list[dict[str, Any]], paths: list[str], dry_run: bool = F
     told = [(touched(service, paths), service["unit"]) for service in services if service["unit"] not in down]
     told = [(verb, unit) for verb, unit in told if verb]
     if not dry_run:
-        _do_all([lambda: start(down)] * bool(down) + [partial(_tell, verb, unit) for verb, unit in told])
+        do_all([lambda: start(down)] * bool(down) + [partial(_tell, verb, unit) for verb, unit in told])
     return [f"start {unit}" for unit in down] + [f"{verb} {unit}" for verb, unit in told]
 
 
-def _do_all(works: list[Callable[[], None]]) -> None:
+def do_all(works: list[Callable[[], Any]]) -> None:
+    """Each of `works`, whatever becomes of the others; then an AgentError for those that failed."""
     failed: list[AgentError] = []
     for work in works:
         try:
@@ -130,10 +131,10 @@ def start(units: list[str]) -> None:
 
 
 def restart(units: list[str]) -> None:
-    """Start `units` afresh, one after the other, whatever state they are in."""
+    """Start `units` afresh, one after the other, whatever state they are in; AgentError as with `activate`."""
     for unit in units:
         run("systemctl", "reset-failed", unit, check=False)
-        _tell("restart", unit)
+    do_all([partial(_tell, "restart", unit) for unit in units])
 
 
 def stop(units: list[str]) -> None:

@@ -120,8 +120,7 @@ def undo() -> list[str]:
             os.replace(path + OLD, path)
         elif ours:
             _restore(path, states["before"])
-        if ours:
-            _forget_compiled(path)
+        _forget_compiled(path)
         with contextlib.suppress(NotADirectoryError):
             remove(path + OLD)
     for folder in reversed(journal["folders"]):

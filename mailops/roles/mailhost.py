@@ -89,7 +89,7 @@ def manifest(site: Site, host: Host, facts: dict[str, Any]) -> Manifest:
 def places_for(locals_: dict[str, tuple[str, str]]) -> tuple[Directory, ...]:
     """The folders in which an administrator puts additions; what is in them is theirs."""
     folders = dict.fromkeys(os.path.dirname(local) for local, _ in locals_.values())
-    return (Directory(LOCAL), *map(Directory, folders))
+    return tuple(Directory(folder, mend=False) for folder in (LOCAL, *folders))
 
 
 def _users(site: Site) -> tuple[User, ...]:

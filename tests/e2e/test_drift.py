@@ -181,8 +181,8 @@ def test_an_edit_that_says_what_the_site_says_stops_nobody(mended: House, site: 
         doc["override"] = {"message_size_limit": 43_000_000}
 
     mended.run("mail", f"sed -i 's/^message_size_limit = .*/message_size_limit = 43000000/' {MAIN_CF}")
-    changes = mended.fab_json("-H", "mail", "push", site=site(edit))["mail"]["changes"]
-    assert changes["files"] == [MAIN_CF]  # nobody had told the daemon, nor asked it
+    done = mended.fab("-H", "mail", "push", "--json", site=site(edit))
+    assert json.loads(done.stdout)["mail"]["changes"]["files"] == [MAIN_CF]  # nobody had told the daemon, nor asked it
     assert offered(mended) == 43_000_000
     assert mended.fab("-H", "mail", "drift").returncode == 0
     mended.fab("-H", "mail", "rollback")

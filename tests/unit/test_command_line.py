@@ -93,6 +93,11 @@ def test_the_help_of_a_task_has_an_example_that_names_it(
     assert name in example[1].split()
 
 
+def test_the_shell_can_complete_half_a_word() -> None:
+    done = fab("--complete", "--", "fab push --over")
+    assert (done.returncode, "--overwrite" in done.stdout.split()) == (0, True)
+
+
 def test_fab_needs_no_flag_in_the_projects_folder() -> None:
     done = fab("mailcfg", "help")
     assert done.returncode == 0

@@ -291,6 +291,28 @@ def test_everybody_is_told_although_one_does_not_obey(paper: Paper, monkeypatch:
     assert caught.value.units == ("a.service", "c.service")
 
 
+def test_a_failed_first_bootstrap_tells_the_daemon_that_ran_before(paper: Paper) -> None:
+    (paper.etc / "main.cf").write_bytes(b"an administrator's own")
+    paper.bad_once()
+    assert "rolled back to what was before" in paper.refused(paper.file("main.cf", b"ours")).message
+    assert paper.read("main.cf") == b"an administrator's own"
+    assert (paper.told, paper.stopped) == (["reload postfix.service"] * 2, [])
+
+
+def test_a_daemon_that_cannot_be_started_afresh_keeps_no_other_down(
+    paper: Paper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def tell(verb: str, unit: str) -> None:
+        paper.told.append(f"{verb} {unit}")
+        if unit == "redis.service":
+            raise AgentError("redis.service did not restart", units=[unit])
+
+    monkeypatch.setattr(services, "_tell", tell)
+    with pytest.raises(AgentError, match=r"redis\.service"):
+        services.restart(["redis.service", "postfix.service"])
+    assert paper.told == ["restart redis.service", "restart postfix.service"]
+
+
 def test_a_vault_that_goes_in_the_middle_leaves_the_undoing_to_the_unlock(
     paper: Paper, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -405,6 +427,7 @@ def test_a_first_bootstrap_that_was_cut_leaves_no_daemon_of_its_own_with_debians
     monkeypatch.setattr(services, "running", lambda _: ["postfix.service"] * ran)
     (paper.etc / "main.cf").write_bytes(b"Debian's")
     paper.dies_in_the_probes(paper.file("main.cf", b"ours"))
+    transaction.undo()  # and that was cut as well, before anybody was told
     run.Run("bootstrap", "me@here", paper).recover()
     assert paper.read("main.cf") == b"Debian's"
     assert (paper.stopped, paper.told) == (([], ["reload postfix.service"]) if ran else (["postfix.service"], []))
@@ -429,6 +452,18 @@ def shown(files: list[dict[str, Any]]) -> str:
 
 def _plain(text: str | None) -> str:
     return base64.b64decode(text or "").decode()
+
+
+def test_an_edit_that_closed_its_file_shows_in_no_plan_and_in_no_report(paper: Paper) -> None:
+    paper.push(paper.file("dovecot.conf", b"a\n"))
+    (paper.etc / "dovecot.conf").write_bytes(b"a\npassword = hunter2\n")
+    (paper.etc / "dovecot.conf").chmod(0o600)
+    planned = converge.plan(paper.manifest(paper.file("dovecot.conf", b"b\n")), paper)
+    assert [entry["secret"] for entry in (*planned["files"], *planned["edited"])] == [True, True]
+    assert "hunter2" not in shown(planned["files"]) + shown(planned["edited"])
+    paper.bad_once()
+    assert "hunter2" not in paper.refused(paper.file("dovecot.conf", b"b\n"), overwrite=True).message
+    assert b"hunter2" in (paper.read("dovecot.conf") or b"")
 
 
 def test_a_plan_shows_nothing_of_what_was_secret_until_now(paper: Paper) -> None:

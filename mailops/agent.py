@@ -11,16 +11,16 @@ import io
 import shlex
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 REMOTE = Path(__file__).parent / "remote"
 EPOCH = (1980, 1, 1, 0, 0, 0)  # same sources, same bytes
 ENTRY = "import sys\nfrom remote.__main__ import command\nsys.exit(command(sys.argv[1], sys.argv[2:]))\n"
 
-# Skips what is not a frame (the line that answered sudo's question when sudo did not ask it), finds the agent
-# unpacked in the cache or gets the archive from the laptop, and runs the call. What Python has compiled stays
-# beside the sources for the next call. `/run` serves where /var is full or read-only. The size tells an agent
-# that a power cut or a sweeper has damaged; its length is all that a file can lose by that.
+# Its arguments: where the laptop comes from, the agent's name and size, the call's name. It finds the agent unpacked in
+# the cache, and loads what the call needs while the laptop still works out its arguments; or gets the archive from the
+# laptop. It skips what is not a frame: the line that answered sudo's question when sudo did not ask it. What Python has
+# compiled stays beside the sources for the next call. `/run` serves where /var is full or read-only. The size tells an
+# agent that a power cut or a sweeper has damaged; its length is all that a file can lose by that.
 # Another laptop's agent goes when nobody has used it for a day: sooner, a call may be running from it.
 LOADER = """
 import json, os, sys
@@ -58,10 +58,16 @@ def sweep(place):
             shutil.rmtree(entry.path) if entry.is_dir() else os.unlink(entry.path)
 os.umask(0o022)
 tell(b"hello")
-header = json.loads(frame())
-name = "agent-" + header["agent"][:16]
+name, expected, call = sys.argv[2], int(sys.argv[3]), sys.argv[4]
 places = ["/var/cache/mailops/", "/run/mailops-agent/"]
-path = next((place + name for place in places if size(place + name) == header["size"]), None)
+def load(path):
+    sys.path.insert(0, path)
+    import remote.__main__
+    remote.__main__.load(call)
+    return remote.__main__.serve
+path = next((place + name for place in places if size(place + name) == expected), None)
+serve = load(path) if path else None
+args = json.loads(frame())
 if not path:
     tell(b"agent")
     archive = frame()
@@ -81,9 +87,8 @@ try:
     os.utime(path)  # in use
 except OSError:
     pass
-sys.path.insert(0, path)
-from remote.__main__ import serve
-serve(header)
+serve = serve or load(path)
+serve(call, args)
 os._exit(0)  # a thread still reads stdin, which the interpreter's own end trips over
 """
 
@@ -151,20 +156,15 @@ def digest() -> str:
     return digest.hexdigest()
 
 
-def header(name: str, args: dict[str, Any]) -> dict[str, Any]:
-    """The first frame of a call: which agent, and what it is to do."""
-    return {"agent": digest(), "size": sum(map(len, sources().values())), "call": name, "args": args}
+def command(call: str, install_python: bool, sudo: str = "") -> str:
+    """The one command line of a call: no argument of it, and no secret, is in it, but its name for who looks at ps(1).
 
-
-def command(install_python: bool, sudo: str = "") -> str:
-    """The one command line of a call: no argument of the call, and no secret, is in it.
-
-    The loader's own argument is the address that sshd has seen us come from; sudo would drop it.
+    The loader is told the address that sshd has seen us come from, which sudo would drop.
     """
-    ran_before = RAN_BEFORE.format(name=f"agent-{digest()[:16]}")
-    script = f"have_python() {{ {ran_before} || {HAVE_PYTHON}; }}\n"
+    name, size = f"agent-{digest()[:16]}", sum(map(len, sources().values()))
+    script = f"have_python() {{ {RAN_BEFORE.format(name=name)} || {HAVE_PYTHON}; }}\n"
     script += INSTALL_PYTHON if install_python else NEED_PYTHON
-    script += f'exec python3 -IS -c {shlex.quote(LOADER)} "$1"'
+    script += f'exec python3 -IS -c {shlex.quote(LOADER)} "$1" {name} {size} {call}'
     # Whatever the login shell is, sh is the one that takes the address apart.
     if not sudo:
         return f"sh -c {shlex.quote(CLIENT + script)}"

@@ -1,4 +1,5 @@
-"""What makes the next command quicker and is missed by nobody: facts that machines told, compiled templates.
+"""What makes the next command quicker and is missed by nobody: facts that machines told, where a command line led,
+compiled templates.
 
 No secret is kept here. What cannot be trusted or read is as good as not there.
 """
@@ -11,9 +12,10 @@ import json
 import os
 import stat
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from mailops.site import Host, Site
+if TYPE_CHECKING:
+    from mailops.site import Host, Site
 
 
 def folder(name: str) -> Path | None:
@@ -32,25 +34,31 @@ def folder(name: str) -> Path | None:
 
 def facts(site: Site, host: Host) -> dict[str, Any] | None:
     """What the machine said of itself last time."""
+    return recall("facts", _machine(site, host))
+
+
+def remember_facts(site: Site, host: Host, facts: dict[str, Any]) -> None:
+    keep("facts", _machine(site, host), facts)
+
+
+def recall(kind: str, name: str) -> dict[str, Any] | None:
+    """The note that was kept; `kind` is a folder, `name` the name of a file."""
+    place = folder(kind)
     try:
-        known = json.loads(_facts_file(site, host).read_bytes())
+        known = json.loads((place / f"{name}.json").read_bytes()) if place else None
     except (OSError, ValueError):
         return None
     return known if isinstance(known, dict) else None
 
 
-def remember_facts(site: Site, host: Host, facts: dict[str, Any]) -> None:
-    with contextlib.suppress(OSError):
-        path = _facts_file(site, host)
-        new = path.with_suffix(f".{os.getpid()}")
-        new.write_text(json.dumps(facts))
-        new.replace(path)
+def keep(kind: str, name: str, note: dict[str, Any]) -> None:
+    """Keep a note for `recall`, where there is a place for it."""
+    if place := folder(kind):
+        with contextlib.suppress(OSError):
+            new = place / f"{name}.{os.getpid()}"
+            new.write_text(json.dumps(note))
+            new.replace(place / f"{name}.json")
 
 
-def _facts_file(site: Site, host: Host) -> Path:
-    """Raises OSError where there is no place for it."""
-    place = folder("facts")
-    if place is None:
-        raise FileNotFoundError
-    digest = hashlib.sha256(f"{site.path.resolve()}\n{host.name}".encode()).hexdigest()
-    return place / f"{digest[:32]}.json"
+def _machine(site: Site, host: Host) -> str:
+    return hashlib.sha256(f"{site.path.resolve()}\n{host.name}".encode()).hexdigest()[:32]

@@ -9,7 +9,6 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-import logging
 import socket
 import time
 from collections.abc import Callable
@@ -19,18 +18,16 @@ from typing import Any, Protocol
 import fabric
 import paramiko
 
-from mailops import agent, secrets, wire
+from mailops import agent, headstart, secrets, wire
+from mailops.background import Background
 from mailops.errors import BAD_INPUT, UNREACHABLE, MailopsError
 from mailops.site import Host, Site
 
 SILENCE = 60.0  # seconds; the agent says something at least every ten
 SUDO_PATIENCE = 20.0  # seconds for sudo to take or refuse a password
 PATIENCE = 10  # seconds for a TCP connection, where neither ssh_config nor `fab -t` says otherwise
-TIMEOUTS = {"banner_timeout": 15, "auth_timeout": 30, "channel_timeout": 15}
+TIMEOUTS = {"banner_timeout": wire.BANNER_TIMEOUT, "auth_timeout": 30, "channel_timeout": 15}
 JUMP = "jump"  # the role of a ProxyJump hop that hosts.toml does not know
-
-# Paramiko logs the traceback of a connection that fails, and Python prints what nobody handles.
-logging.getLogger("paramiko").addHandler(logging.NullHandler())
 
 Answers = dict[str, Callable[[Any], Any]]
 Args = dict[str, Any] | Callable[[], dict[str, Any]]
@@ -55,7 +52,7 @@ class PinnedConnection(fabric.Connection):  # type: ignore[misc]
     machine: Host
     connect_timeout: Any
     connect_kwargs: Any
-    beginning: wire.Background[wire.Transport] | None
+    beginning: Background[wire.Transport] | None
 
     def __init__(self, site: Site, host: Host, config: fabric.Config | None = None, **kwargs: Any) -> None:
         config = (config or fabric.Config()).clone()
@@ -92,7 +89,8 @@ class PinnedConnection(fabric.Connection):  # type: ignore[misc]
     def begin(self) -> None:
         """Begin with what needs nobody's attention: the TCP connection and the SSH handshake. It goes on meanwhile."""
         if not (self.gateway or self.beginning or self.is_connected):
-            self.beginning = wire.Background(self._shake_hands)
+            place = self.place()
+            self.beginning = Background(lambda: headstart.transport(place))
 
     def open(self) -> None:
         """Connect and log in, unless that is done; MailopsError (code 4) says what stood in the way, and where."""
@@ -150,13 +148,9 @@ class PinnedConnection(fabric.Connection):  # type: ignore[misc]
         except paramiko.SSHException as error:
             raise refused if "No authentication methods" in str(error) else error from None
 
-    def _shake_hands(self) -> wire.Transport:
-        transport = wire.Transport(wire.connect(self.host, int(self.port), float(self.connect_timeout)))
-        transport.banner_timeout = TIMEOUTS["banner_timeout"]
-        if self.machine.host_key:
-            transport.prefer(self.machine.host_key.split()[0])
-        transport.start_client(timeout=float(self.connect_timeout))
-        return transport
+    def place(self) -> headstart.Place:
+        """Where the handshake goes."""
+        return headstart.Place(self.host, int(self.port), self.machine.host_key or "", float(self.connect_timeout))
 
     def _only_key(self) -> paramiko.PKey | None:
         """The key to try first, where there is one file and nothing else was asked for."""
@@ -226,7 +220,7 @@ class Machine:
         MailopsError with the agent's own message, or with code 4 when there is no talking to the machine.
         """
         self.connection.begin()
-        made = wire.Background(args).result if callable(args) else lambda: args
+        made = Background(args).result if callable(args) else lambda: args
         channel = None
         try:
             channel = self._ask(name, made, install_python)
@@ -251,13 +245,13 @@ class Machine:
         password = self._sudo_password()
         if password:
             self.connection.await_login()
-        channel = wire.start(self.connection.transport, agent.command(install_python, self._sudo(password)))
+        channel = wire.start(self.connection.transport, agent.command(name, install_python, self._sudo(password)))
         channel.settimeout(SILENCE)
         if password:
             _answer_sudo(channel, password, self.host.name)
-        header = agent.header(name, args())
+        call = json.dumps(args()).encode()
         with contextlib.suppress(OSError):  # a machine without python3 has had its say by now, and gone
-            channel.sendall(_frame(json.dumps(header).encode()))
+            channel.sendall(_frame(call))
         return channel
 
     def _converse(self, channel: paramiko.Channel, answers: Answers) -> dict[str, Any]:
@@ -325,6 +319,8 @@ def begin(site: Site, host: Host, config: fabric.Config) -> None:
     """Begin to connect to `host`; the next Machine of that name takes the connection over."""
     _begun[site.path, host.name] = connection = PinnedConnection(site, host, config)
     connection.begin()
+    if connection.beginning:
+        headstart.remember(connection.place())
 
 
 class BareMachine(MailopsError):

@@ -12,7 +12,7 @@ import fabric
 from invoke import Executor as InvokeExecutor
 from invoke.exceptions import Exit
 
-from mailops import fleet, secrets
+from mailops import fleet, headstart, secrets
 from mailops.errors import BAD_INPUT, MailopsError
 
 # Tasks whose own words leave nothing to check, and the roles they are for: the connection to the first machine
@@ -46,7 +46,7 @@ class Executor(fabric.Executor):  # type: ignore[misc]
         self.config["mailops_hosts"] = self.core[0].args.hosts.value or ""
         expanded = InvokeExecutor.expand_calls(self, calls)
         if expanded and expanded[0].called_as in AT_ONCE:
-            sys.setswitchinterval(0.001)  # seconds; a handshake is many short turns beside one long import
+            sys.setswitchinterval(headstart.SWITCH)
             fleet.begin(self.config, AT_ONCE[expanded[0].called_as])
         return expanded
 

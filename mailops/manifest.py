@@ -1,18 +1,18 @@
 """What a machine should be: plain data, made without I/O, sent to the agent as JSON.
 
 A role builds a `Manifest`; `mailops.remote.converge` makes the machine so. The order of the fields
-is the order in which the agent works.
+is the order in which the agent works. Named tuples, because dataclasses take ten times as long to be defined, and every
+command defines them.
 """
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 
-@dataclass(frozen=True)
-class User:
+class User(NamedTuple):
     """A system account or, with `groups` alone, the groups an existing account must be in."""
 
     name: str
@@ -21,8 +21,7 @@ class User:
     uid: int | None = None  # None: the package made the account, or the system picks a number
 
 
-@dataclass(frozen=True)
-class Directory:
+class Directory(NamedTuple):
     path: str
     mode: int = 0o755
     owner: str = "root"
@@ -30,8 +29,7 @@ class Directory:
     mend: bool = True  # whether one that is there gets this mode and owner
 
 
-@dataclass(frozen=True)
-class File:
+class File(NamedTuple):
     """One file of the machine. `secret` files never show in a diff and never travel back.
 
     `local` names the administrator's own additions on the machine, which mailops never writes; how the agent
@@ -52,8 +50,7 @@ class File:
         return hashlib.sha256(self.content).hexdigest()
 
 
-@dataclass(frozen=True)
-class Service:
+class Service(NamedTuple):
     """A systemd unit that owns the paths below its `roots`.
 
     A changed file under a root means `on_change` ("reload" or "restart"); nobody lists handlers by hand.
@@ -71,8 +68,7 @@ class Service:
     warm: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class Vault:
+class Vault(NamedTuple):
     """The encrypted directory: gocryptfs keeps `cipherdir`, everyone else sees `mountpoint`."""
 
     mountpoint: str
@@ -80,8 +76,7 @@ class Vault:
     directories: tuple[Directory, ...] = ()
 
 
-@dataclass(frozen=True)
-class Accounts:
+class Accounts(NamedTuple):
     """The virtual-user database and the rows it must have; users' hashes are asked for when missing."""
 
     database: str
@@ -90,15 +85,13 @@ class Accounts:
     aliases: tuple[tuple[str, str], ...] = ()
 
 
-@dataclass(frozen=True)
-class Dkim:
+class Dkim(NamedTuple):
     keyroot: str
     selectors: tuple[str, ...]
     domains: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Certificate:
+class Certificate(NamedTuple):
     """A self-signed certificate for `names`, made only when `cert` does not exist."""
 
     names: tuple[str, ...]
@@ -106,8 +99,7 @@ class Certificate:
     key: str
 
 
-@dataclass(frozen=True)
-class Probe:
+class Probe(NamedTuple):
     """A question the running machine must answer, as a stranger or a mail client would ask it.
 
     kind: see `mailops.remote.probe`, as for the options; port 0 where a Unix socket is asked. `service` is the unit
@@ -116,13 +108,12 @@ class Probe:
 
     kind: str
     port: int = 0
-    options: dict[str, str] = field(default_factory=dict)
+    options: Mapping[str, str] = {}
     service: str = ""
     when: str = ""
 
 
-@dataclass(frozen=True)
-class Manifest:
+class Manifest(NamedTuple):
     role: str
     hostname: str
     packages: tuple[str, ...] = ()
@@ -146,9 +137,9 @@ class Manifest:
 
 
 def _plain(value: Any) -> Any:
-    """`dataclasses.asdict` without its deep copies; bytes pass through untouched."""
-    if hasattr(value, "__dataclass_fields__"):
-        return {name: _plain(getattr(value, name)) for name in value.__dataclass_fields__}
+    """Named tuples as dictionaries, other tuples as lists; bytes pass through untouched."""
+    if hasattr(value, "_fields"):
+        return {name: _plain(item) for name, item in zip(value._fields, value, strict=True)}
     if isinstance(value, tuple):
         return [_plain(item) for item in value]
     if isinstance(value, dict):

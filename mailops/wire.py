@@ -7,74 +7,24 @@ Here these are sent one behind the other. Nothing but the handshake itself is se
 
 from __future__ import annotations
 
-import socket
+import logging
 import threading
-from collections.abc import Callable
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import paramiko
 from paramiko.auth_handler import AuthHandler
 from paramiko.common import cMSG_CHANNEL_OPEN, cMSG_CHANNEL_REQUEST
 
-T = TypeVar("T")
+from mailops.tcp import PromptSocket
+
 # OpenSSH's server numbers the channels of a connection from 0, and grants one 2 MiB as soon as its program runs.
 FIRST = 0
 CREDIT = 1 << 16  # bytes that are sent before we are told so; a tenth more than granted is forgiven
 PACKET = 1 << 15  # bytes in one message
+BANNER_TIMEOUT = 15  # seconds
 
-
-class Background(threading.Thread, Generic[T]):
-    """Work that goes on while this thread does something else; `result` awaits it, or raises what it raised."""
-
-    def __init__(self, work: Callable[[], T]) -> None:
-        super().__init__(daemon=True)
-        self._work = work
-        self._error: BaseException | None = None
-        self.start()
-
-    def run(self) -> None:
-        try:
-            self._value = self._work()
-        except BaseException as error:  # whoever asks for the result gets it
-            self._error = error
-
-    def result(self) -> T:
-        self.join()
-        if self._error:
-            raise self._error
-        return self._value
-
-
-class PromptSocket(socket.socket):
-    """A TCP socket that neither holds back what it sends nor delays its acknowledgements (tcp(7)).
-
-    OpenSSH's server holds small messages back until the one before is acknowledged (Nagle), as long as nobody is
-    logged in; a delayed acknowledgement then costs 40 ms, each time. Linux forgets TCP_QUICKACK by itself.
-    """
-
-    def send(self, data: Any, flags: int = 0) -> int:
-        sent = super().send(data, flags)
-        self._acknowledge()
-        return sent
-
-    def recv(self, size: int, flags: int = 0) -> bytes:
-        data = super().recv(size, flags)
-        self._acknowledge()
-        return data
-
-    def _acknowledge(self) -> None:
-        if hasattr(socket, "TCP_QUICKACK"):  # Linux
-            self.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
-
-
-def connect(address: str, port: int, timeout: float) -> PromptSocket:
-    """A TCP connection. Raises OSError; `timeout` is in seconds, for each address of the name."""
-    host = address.encode() if address.isascii() else address  # text would load the codec for foreign names first
-    plain = socket.create_connection((host, port), timeout)  # type: ignore[arg-type]
-    prompt = PromptSocket(plain.family, plain.type, plain.proto, plain.detach())
-    prompt.settimeout(timeout)
-    prompt.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return prompt
+# Paramiko logs the traceback of a connection that fails, and Python prints what nobody handles.
+logging.getLogger("paramiko").addHandler(logging.NullHandler())
 
 
 class Transport(paramiko.Transport):
@@ -110,6 +60,19 @@ class Transport(paramiko.Transport):
         channels: Any = self._channels  # type: ignore[attr-defined]
         for channel in channels.values():
             channel._unlink()
+
+
+def shake_hands(sock: PromptSocket, host_key: str, timeout: float) -> Transport:
+    """The handshake, asking for a host key of the type of `host_key` if there is one; `timeout` is in seconds.
+
+    Raises what Paramiko raises, and OSError.
+    """
+    transport = Transport(sock)
+    transport.banner_timeout = BANNER_TIMEOUT
+    if host_key:
+        transport.prefer(host_key.split(maxsplit=1)[0])
+    transport.start_client(timeout=timeout)
+    return transport
 
 
 class OnlyKey:

@@ -29,14 +29,20 @@ CALLS = {
 COMMANDS = {"mailcfg": "accounts.main", "mailboot": "boot.main"}
 
 
-def serve(header: dict[str, Any]) -> None:
+def load(call: str) -> None:
+    """Load what a call needs, before its arguments are there."""
+    if call in CALLS:
+        _function(CALLS[call])
+
+
+def serve(call: str, args: dict[str, Any]) -> None:
     """Answer one call from the laptop: events while it runs, then a result or an error."""
     link = stdio()
     link.origin = sys.argv[1] if len(sys.argv) > 1 else ""  # from the command line that sshd ran
     try:
-        if manifest := header["args"].get("manifest"):
+        if manifest := args.get("manifest"):
             services.look_ahead(manifest["services"])
-        link.finish(_function(CALLS[header["call"]])(header["args"], link))
+        link.finish(_function(CALLS[call])(args, link))
     except AgentError as error:
         link.fail(error)
     except Exception as error:  # ours to mend: the laptop shows where, without the values of variables

@@ -14,7 +14,6 @@ import pwd
 import stat
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -26,13 +25,16 @@ COOL = 2.5  # seconds
 COMPARED = ("sha256", "mode", "uid", "gid", "link", "other")
 
 
-@dataclass
 class Change:
-    """Paths, the states that they are believed to be in, and those that they are to be in; what these say."""
+    """Paths, the states that they are believed to be in, and those that they are to be in; what these say.
 
-    before: dict[str, State]
-    after: dict[str, State]
-    content: Callable[[State], bytes]
+    (No dataclass: to load what makes one would take as long as to compare all files.)
+    """
+
+    def __init__(self, before: dict[str, State], after: dict[str, State], content: Callable[[State], bytes]) -> None:
+        self.before = before
+        self.after = after
+        self.content = content
 
 
 def observe(path: str) -> State:

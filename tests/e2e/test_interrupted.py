@@ -6,7 +6,6 @@ leaves: the whole managed state, every time. See steps.py for how an agent is cu
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import hashlib
 import json
@@ -18,7 +17,7 @@ import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -57,8 +56,8 @@ def mended(up: House) -> Iterator[House]:
 
 def edited(manifest: Manifest, path: str, edit: Callable[[bytes], bytes]) -> Manifest:
     files = {file.path: file for file in manifest.files}
-    files[path] = dataclasses.replace(files[path], content=edit(files[path].content))
-    return dataclasses.replace(manifest, files=tuple(files.values()))
+    files[path] = files[path]._replace(content=edit(files[path].content))
+    return manifest._replace(files=tuple(files.values()))
 
 
 def limited(manifest: Manifest, limit: bytes) -> Manifest:
@@ -67,7 +66,7 @@ def limited(manifest: Manifest, limit: bytes) -> Manifest:
 
 
 def with_file(manifest: Manifest, file: File) -> Manifest:
-    return dataclasses.replace(manifest, files=(*manifest.files, file))
+    return manifest._replace(files=(*manifest.files, file))
 
 
 class Tomorrow:
@@ -107,9 +106,9 @@ class Scene:
     task: str
     change: Change
     kept: tuple[str, str, str]  # what to keep of the state before, what to remove to come back to it, what to do then
-    steps: list[Step] = dataclasses.field(default_factory=list)
-    wanted: dict[str, Any] = dataclasses.field(default_factory=dict)  # the state after it
-    former: dict[str, Any] = dataclasses.field(default_factory=dict)  # and before
+    steps: list[Step] = field(default_factory=list)
+    wanted: dict[str, Any] = field(default_factory=dict)  # the state after it
+    former: dict[str, Any] = field(default_factory=dict)  # and before
 
     def rehearse(self) -> None:
         """Make the change undisturbed, twice: what it leaves is what counts, and what it does is the same each time."""
@@ -246,13 +245,12 @@ LATE = "late@example.test"
 def more(manifest: Manifest) -> Manifest:
     assert manifest.accounts
     assert manifest.dkim
-    accounts = dataclasses.replace(
-        manifest.accounts,
+    accounts = manifest.accounts._replace(
         users=(*manifest.accounts.users, LATE),
         aliases=(*manifest.accounts.aliases, ("later@example.test", LATE)),
     )
-    dkim = dataclasses.replace(manifest.dkim, selectors=(*manifest.dkim.selectors, "202712"))
-    return dataclasses.replace(manifest, accounts=accounts, dkim=dkim)
+    dkim = manifest.dkim._replace(selectors=(*manifest.dkim.selectors, "202712"))
+    return manifest._replace(accounts=accounts, dkim=dkim)
 
 
 ROOMS_STATE = (

@@ -12,7 +12,8 @@ from typing import Any
 import paramiko
 import pytest
 
-from mailops import wire
+from mailops import tcp, wire
+from mailops.background import Background
 
 KEY = paramiko.ECDSAKey.generate()
 
@@ -130,7 +131,7 @@ def test_the_pinned_type_of_host_key_is_asked_for_first(pinned: str, first: str)
 def test_acknowledgements_are_not_delayed() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         address, port = server.getsockname()
-        with wire.connect(address, port, 5.0) as client, server.accept()[0] as other:
+        with tcp.connect(address, port, 5.0) as client, server.accept()[0] as other:
             assert client.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
             assert client.gettimeout() == 5.0
             client.send(b"ping")
@@ -143,9 +144,9 @@ def test_nobody_there_is_an_oserror() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     with pytest.raises(OSError, match="refused"):
-        wire.connect("127.0.0.1", port, 5.0)
+        tcp.connect("127.0.0.1", port, 5.0)
     with pytest.raises(OSError, match=r"(?i)name|address"):
-        wire.connect("nowhere.invalid", port, 5.0)
+        tcp.connect("nowhere.invalid", port, 5.0)
 
 
 def _fails() -> None:
@@ -154,7 +155,7 @@ def _fails() -> None:
 
 def test_work_in_the_background_has_a_result_or_an_error() -> None:
     work: Callable[[], int] = lambda: 7  # noqa: E731
-    background = wire.Background(work)
+    background = Background(work)
     assert [background.result(), background.result()] == [7, 7]
     with pytest.raises(ValueError, match="no"):
-        wire.Background(_fails).result()
+        Background(_fails).result()

@@ -117,6 +117,7 @@ class Manifest(NamedTuple):
     role: str
     hostname: str
     packages: tuple[str, ...] = ()
+    debconf: tuple[str, ...] = ()  # answers to what a package asks as it is installed (debconf-set-selections(1))
     users: tuple[User, ...] = ()
     directories: tuple[Directory, ...] = ()
     vault: Vault | None = None

@@ -76,7 +76,7 @@ def plan(wanted: dict[str, Any], link: Any) -> dict[str, Any]:
     opened = machine.vault_is_open(wanted)
     active = generations.active()
     candidate = Candidate(wanted, active, link, _reachable(wanted, opened))
-    absent = packages.converge(wanted["packages"], link, dry_run=True)
+    absent = packages.converge(wanted["packages"], wanted["debconf"], link, dry_run=True)
     changes = {
         "packages": absent,
         "users": users.converge(wanted["users"], dry_run=True),
@@ -151,7 +151,7 @@ class Convergence(Run):
             _expect_debians()
             self.room("units", self.tie_units)
         warm = Warming(wanted["services"])
-        self.room("packages", lambda: packages.converge(wanted["packages"], link, unpacked=warm.begin))
+        self.room("packages", lambda: self.install(warm))
         self.room("boot", lambda: services.at_boot(wanted["services"]))
         self.room("users", lambda: users.converge(wanted["users"]))
         self.room("directories", lambda: files.make_directories(wanted["directories"]))
@@ -201,6 +201,9 @@ class Convergence(Run):
         units = candidate.change([path for path in candidate.changes if path in paths and not candidate.now[path]])
         self.amend(units, {"files": generations.active()["files"] | units.after})
         return lines(units.after)
+
+    def install(self, warm: Warming) -> list[str]:
+        return packages.converge(self.wanted["packages"], self.wanted["debconf"], self.link, unpacked=warm.begin)
 
     def open_vault(self) -> list[str]:
         changes = []

@@ -34,10 +34,15 @@ def _is_installed(text: bytes, name: bytes) -> bool:
 
 
 def converge(
-    wanted: list[str], link: Any, dry_run: bool = False, unpacked: Callable[[str], None] = lambda _: None
+    wanted: list[str],
+    debconf: list[str],
+    link: Any,
+    dry_run: bool = False,
+    unpacked: Callable[[str], None] = lambda _: None,
 ) -> list[str]:
     """Install what is missing, with live progress; returns a line per package.
 
+    `debconf` answers what they ask (debconf-set-selections(1)); of a package that is there already it is left as it is.
     `unpacked` is called with the name of each package that is there and was not set up yet.
     """
     absent = missing(wanted)
@@ -45,6 +50,8 @@ def converge(
         return [f"install {name}" for name in absent]
     if absent:
         with _no_daemon_starts():
+            if answers := [line for line in debconf if line.split()[0] in absent]:
+                _patiently("debconf-set-selections", stdin="\n".join(answers))
             if any(state not in ("installed", "config-files") for state in _states()):
                 _patiently("dpkg", "--configure", "-a", "--force-confold")  # an interrupted run's
             if _lists_age() > A_DAY:
@@ -71,10 +78,11 @@ def _lists_age() -> float:
     return time.time() - max((os.stat(f"{LISTS}/{name}").st_ctime for name in names), default=0.0)
 
 
-def _patiently(*command: str) -> None:
-    """Run what does not wait for apt's locks itself; Debian's daily timer, or what a cut run started, may have them."""
+def _patiently(*command: str, stdin: str = "") -> None:
+    """Run what does not wait for the locks of apt, dpkg or debconf itself; Debian's daily timer, or what a cut run
+    started, may have them."""
     deadline = time.monotonic() + PATIENCE
-    while (done := run(*command, check=False, timeout=None)).returncode:
+    while (done := run(*command, stdin=stdin, check=False, timeout=None)).returncode:
         if "lock" not in done.stderr or time.monotonic() > deadline:
             raise AgentError(f"{' '.join(command)} failed: {tail(done.stderr)}")
         time.sleep(1)

@@ -8,7 +8,7 @@ from typing import Any
 from mailops import render, roles
 from mailops.errors import BAD_INPUT, MailopsError
 from mailops.manifest import File, Manifest, Probe, Service
-from mailops.roles.mailhost import POSTFIX_CHECKS, POSTFIX_LOCAL, places_for
+from mailops.roles.mailhost import POSTFIX_CHECKS, POSTFIX_DEBCONF, POSTFIX_LOCAL, places_for
 from mailops.site import Host, Secret, Site
 
 PACKAGES = ("postfix", "libsasl2-modules", "ca-certificates", "python3")
@@ -33,6 +33,7 @@ def manifest(site: Site, host: Host, facts: dict[str, Any], secrets: Callable[[S
         role="mailnull",
         hostname=roles.host_name(site, host),
         packages=PACKAGES,
+        debconf=POSTFIX_DEBCONF,
         directories=places_for(POSTFIX_LOCAL),
         files=tuple(sorted(files, key=lambda file: file.path)),
         services=(

@@ -114,7 +114,7 @@ class Paper:
     def manifest(self, *files: dict[str, Any]) -> dict[str, Any]:
         unit = {"unit": "postfix.service", "roots": [str(self.etc)], "on_change": "reload", "mail": True, "checks": []}
         empty: dict[str, list[Any]] = {
-            key: [] for key in ("packages", "users", "directories", "certificates", "probes")
+            key: [] for key in ("packages", "debconf", "users", "directories", "certificates", "probes")
         }
         nothing = {"vault": None, "accounts": None, "dkim": None}
         return {"role": "mailnull", "hostname": "x", "files": [*files], "services": [unit], **empty, **nothing}

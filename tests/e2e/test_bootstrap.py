@@ -210,6 +210,15 @@ def test_a_machine_without_python_gets_it(up: House) -> None:
     assert up.fab_json("-H", "web", "status")["web"]["state"] == "up"
 
 
+def test_debians_package_does_not_touch_main_cf(up: House) -> None:
+    """As it would when it is upgraded, or reconfigured by somebody who has not heard of mailops."""
+    for name in ("mail", "web"):
+        assert "main_mailer_type: No configuration" in up.run(name, "debconf-show postfix")
+        before = up.run(name, "sha256sum /etc/postfix/main.cf /etc/postfix/master.cf")
+        up.run(name, "DEBIAN_FRONTEND=noninteractive dpkg-reconfigure postfix")
+        assert up.run(name, "sha256sum /etc/postfix/main.cf /etc/postfix/master.cf") == before
+
+
 # The installed package
 
 

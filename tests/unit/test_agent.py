@@ -353,6 +353,23 @@ def test_a_held_package_is_installed_and_a_removed_one_is_not(tmp_path: Path, mo
     assert packages.missing([*states, "unheard-of"]) == ["removed", "half", "unheard-of"]
 
 
+def test_questions_are_answered_before_they_are_asked_and_only_of_new_packages(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "status").write_text("Package: there\nStatus: install ok installed\n")
+    said: list[tuple[object, ...]] = []
+    monkeypatch.setattr(packages, "STATUS", str(tmp_path / "status"))
+    monkeypatch.setattr(packages, "POLICY", str(tmp_path / "policy-rc.d"))
+    monkeypatch.setattr(packages, "_lists_age", lambda: 0.0)
+    monkeypatch.setattr(packages, "_patiently", lambda *command, stdin="": said.append((*command, stdin)))
+    monkeypatch.setattr(packages, "_install", lambda names, *_: said.append((*names,)))
+    answers = ["new new/kind select none", "there there/kind select none"]
+    packages.converge(["there", "new"], answers, None)
+    assert said == [("debconf-set-selections", "new new/kind select none"), ("new",)]
+    packages.converge(["there"], answers, None)
+    assert len(said) == 2
+
+
 # What a person sees
 
 

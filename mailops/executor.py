@@ -39,8 +39,8 @@ class Executor(fabric.Executor):  # type: ignore[misc]
     """
 
     def expand_calls(self, calls: Any, apply_hosts: bool = True) -> Any:
-        if self.core.remainder:  # stock `fab -- COMMAND` never gets here: it reads no project, and no pin
-            raise MailopsError("there is no task to run a command with", "log in with ssh", BAD_INPUT)
+        if self.core.remainder:
+            raise MailopsError("there are tasks here, and no commands of your own", "ssh HOST COMMAND", BAD_INPUT)
         if self.config.run.dry:  # of Fabric it would hold back shell commands, and we run none: all would happen
             raise MailopsError("there is no --dry here", "fab plan shows what would change", BAD_INPUT)
         self.config["mailops_hosts"] = self.core[0].args.hosts.value or ""

@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import gc
+import sys
 
-from mailops import headstart
+from mailops import headstart, site
+from mailops.errors import MailopsError
 
 # What a command loads is a hundred thousand objects, none of them garbage; to look for it takes a tenth of the time.
 gc.set_threshold(100_000)
 
 
 def fab() -> None:
-    """Fabric's own `fab`, which finds the tasks of the current folder in its fabfile.py."""
+    """Fabric's own `fab`, which finds the tasks of the current folder in its fabfile.py.
+
+    `fab -H mail -- COMMAND` reads no fabfile; where there is a site our executor refuses it, as Fabric's would accept
+    any host key.
+    """
     headstart.begin()
     from fabric.main import program
 
+    if "--" in sys.argv and _has_site():
+        from mailops.executor import Executor
+
+        program.executor_class = Executor
     program.run()
 
 
@@ -31,3 +41,10 @@ def main() -> None:
         name="mailops", version=__version__, namespace=tasks.namespace, executor_class=Executor, config_class=Config
     )
     program.run()
+
+
+def _has_site() -> bool:
+    try:
+        return bool(site.find())
+    except MailopsError:
+        return False

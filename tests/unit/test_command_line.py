@@ -116,6 +116,7 @@ def test_fab_needs_no_flag_in_the_projects_folder() -> None:
         (["rollback", "-H", "mail"], "-H goes before the name of the task", "fab rollback --help"),
         (["user.add", "-x"], "no idea what '-x' is!", "fab user.add --help"),
         (["trust"], "'trust' did not receive required positional arguments: 'name'", "fab trust --help"),
+        (["-H", "mail", "--", "true"], "there are tasks here, and no commands of your own", "ssh HOST COMMAND"),
         (["--dry", "-H", "mail", "push"], "there is no --dry here", "fab plan shows what would change"),
     ],
 )

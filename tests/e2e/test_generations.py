@@ -197,7 +197,8 @@ def tomorrow(tmp_path: Path) -> Callable[..., str]:
 
     def fab(house: House, *args: str) -> str:
         command = [str(Path(sys.executable).with_name("fab")), "--search-root", str(copy), *args]
-        done = subprocess.run(command, env=house.env(), capture_output=True, text=True, check=False)
+        env = house.env() | {"PYTHONPATH": str(copy)}
+        done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         return done.stdout
 

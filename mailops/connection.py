@@ -150,7 +150,9 @@ class PinnedConnection(fabric.Connection):  # type: ignore[misc]
 
     def place(self) -> headstart.Place:
         """Where the handshake goes."""
-        return headstart.Place(self.host, int(self.port), self.machine.host_key or "", float(self.connect_timeout))
+        host, timeout = self.machine, float(self.connect_timeout)
+        identity = _identity(self.site, host) if host.identity else ""
+        return headstart.Place(self.host, int(self.port), host.host_key or "", timeout, identity)
 
     def _only_key(self) -> paramiko.PKey | None:
         """The key to try first, where there is one file and nothing else was asked for."""

@@ -25,12 +25,16 @@ SWITCH = 0.001  # seconds; a handshake is many short turns beside one long impor
 
 
 class Place(NamedTuple):
-    """A machine, as far as a handshake needs to know it; `timeout` is in seconds, `host_key` "" for any."""
+    """A machine, as far as a handshake needs to know it; `timeout` is in seconds, `host_key` "" for any.
+
+    `identity` is the private key of hosts.toml, "" for none: where that file is missing nobody is to be contacted.
+    """
 
     address: str
     port: int
     host_key: str
     timeout: float
+    identity: str = ""
 
 
 _begun: list[tuple[Place, Background[Transport]]] = []  # one, or none
@@ -43,6 +47,8 @@ def begin() -> None:
         if note.get("state") != _state():
             return
         place = Place(*note["place"])
+        if place.identity and not os.path.isfile(place.identity):
+            return
     except (
         MailopsError,
         OSError,

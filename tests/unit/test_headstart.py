@@ -34,7 +34,8 @@ def place(server: socket.socket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     (tmp_path / "hosts.toml").write_text("")
     (tmp_path / ".ssh").mkdir()
     (tmp_path / ".ssh/config").write_text("")
-    found = Place(*server.getsockname(), "ssh-ed25519 AAAA", 5.0)
+    (tmp_path / "key").write_text("")
+    found = Place(*server.getsockname(), "ssh-ed25519 AAAA", 5.0, str(tmp_path / "key"))
     headstart.remember(found)
     return found
 
@@ -67,6 +68,7 @@ CHANGES: dict[str, Callable[[Path], object]] = {
     "ssh_config says something else": lambda home: (home / ".ssh/config").write_text("Host mail"),
     "ssh_config is gone": lambda home: (home / ".ssh/config").unlink(),
     "the site is gone": lambda home: (home / "hosts.toml").unlink(),
+    "the key is gone": lambda home: (home / "key").unlink(),
     "the note is damaged": lambda home: [path.write_text("{") for path in _notes(home)],
     "the note is another program's": lambda home: [path.write_text('{"state": 1}') for path in _notes(home)],
     "somebody else can write notes": lambda home: (home / ".cache/mailops/begun").chmod(0o777),

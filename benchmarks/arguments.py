@@ -13,6 +13,7 @@ examples:
   script/bench converge --quick --json out.json
   script/bench start                           `fab --list` beside `python -c 'import fabric'`
   script/bench first                           a bare machine's first bootstrap beside apt-get install
+  script/bench memory                          what an idle mailhost keeps in memory
 
 A run with all its defaults writes its figures into docs/performance.md.
 exit codes: 0 measured, 1 something failed, 2 wrong use, 130 interrupted
@@ -36,12 +37,13 @@ def parser() -> argparse.ArgumentParser:
         ("converge", "a bootstrap with nothing to do, and one with one changed file, over a distance"),
         ("start", "what the command line costs before it does anything"),
         ("first", "the first bootstrap of a bare machine"),
+        ("memory", "what an idle mailhost keeps in memory"),
         ("clean", "take away what a killed run has left, and the others' virtual environments"),
     ):
         one = kinds.add_parser(name, help=text, description=text, epilog=EXAMPLES, formatter_class=main.formatter_class)
         if name != "clean":
             _measured(one)
-        if name in ("converge", "first"):
+        if name in ("converge", "first", "memory"):
             _in_a_lab(one)
         if name == "converge":
             _converge(one)

@@ -47,6 +47,10 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         from benchmarks import first
 
         return first.run(options)
+    if options.benchmark == "memory":
+        from benchmarks import memory
+
+        return memory.run(options)
     clean()
     return {}
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import arguments, converge, first, ours, ping, relay, report, rivals, rounds
+from benchmarks import arguments, converge, first, memory, ours, ping, relay, report, rivals, rounds
 from benchmarks.lab import CHANGED_FILE
 from benchmarks.rounds import Contender, Sample
 from mailops.lab.layout import LabError
@@ -191,7 +191,7 @@ def test_a_section_is_replaced_between_its_markers_and_nowhere_else() -> None:
         report.with_section(document, "two", "new")
 
 
-@pytest.mark.parametrize("name", ["converge", "start", "first"])
+@pytest.mark.parametrize("name", ["converge", "start", "first", "memory"])
 def test_the_document_has_a_place_for_each_benchmark(name: str) -> None:
     assert "figures" in report.with_section(report.DOCUMENT.read_text(encoding="utf-8"), name, "figures")
 
@@ -229,6 +229,14 @@ def test_help_needs_nothing_that_is_not_there_and_has_examples() -> None:
     said = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=True).stdout
     assert "script/bench converge --quick" in said
     assert "exit codes" in said
+
+
+# --- memory ----------------------------------------------------------------------------------------------
+
+
+def test_the_processes_of_a_unit_are_added_up_and_one_that_has_ended_counts_for_nothing() -> None:
+    said = "rspamd.service 51200\nrspamd.service 1024\npostfix.service 2048\npostfix.service \nodd.service \n"
+    assert memory.sizes(said) == {"rspamd.service": 51.0, "postfix.service": 2.0}
 
 
 # --- the line --------------------------------------------------------------------------------------------

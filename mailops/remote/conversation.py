@@ -150,11 +150,11 @@ def dial(address: str, port: int, source: str = "", patience: float = PATIENCE) 
     return Conversation(connection, patience)
 
 
-def unix(path: str) -> Conversation:
+def unix(path: str, patience: float = PATIENCE) -> Conversation:
     """To the Unix socket at `path`."""
     connection = socket.socket(socket.AF_UNIX)
     try:
-        connection.settimeout(PATIENCE)
+        connection.settimeout(patience)
         connection.connect(path)
     except (FileNotFoundError, ConnectionRefusedError):
         connection.close()
@@ -162,7 +162,7 @@ def unix(path: str) -> Conversation:
     except OSError:
         connection.close()
         raise
-    return Conversation(connection)
+    return Conversation(connection, patience)
 
 
 def own_addresses() -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 
 from . import conversation
-from .conversation import NotYet, Wrong
+from .conversation import Conversation, NotYet, Wrong
 
 # libmilter's protocol, version 6: a length, a letter, and for option negotiation version, actions, steps.
 VERSION, ALL_ACTIONS, ALL_STEPS = 6, 0x1FF, 0x1FFFFF
@@ -14,14 +14,22 @@ PROMPT = 5.0  # seconds; nothing is looked up for this answer
 
 
 def milter(port: int, options: dict[str, str]) -> None:
+    """Each of the sockets in `options` is asked; a port, where an earlier mailops has set up the machine."""
+    if port:
+        _negotiates(conversation.local(port, PROMPT), f"port {port}")
+    for path in options.values():
+        _negotiates(conversation.unix(path, PROMPT), path)
+
+
+def _negotiates(milter: Conversation, place: str) -> None:
     """It agrees on a protocol, which is how every conversation between Postfix and a milter starts."""
-    with conversation.local(port, PROMPT) as connection:
+    with milter as connection:
         body = NEGOTIATE + struct.pack("!III", VERSION, ALL_ACTIONS, ALL_STEPS)
         connection.send(struct.pack("!I", len(body)) + body)
         try:
             length, letter = struct.unpack("!Ic", connection.take(5))
-        except TimeoutError:  # Rspamd keeps a port that none of its workers serves any more
-            raise Wrong("it takes connections and does not answer") from None
+        except TimeoutError:  # Rspamd keeps a socket that none of its workers serves any more
+            raise Wrong(f"{place} takes connections and does not answer") from None
         if letter != NEGOTIATE or length != len(body):
             raise Wrong("it speaks, but not as a milter")
         version, _, _ = struct.unpack("!III", connection.take(12))

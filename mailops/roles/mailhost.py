@@ -41,6 +41,9 @@ PACKAGES = (
 # Postfix's package leaves main.cf to us, now and when it is upgraded. (To write one of its own takes it seven seconds.)
 POSTFIX_DEBCONF = ("postfix postfix/main_mailer_type select No configuration",)
 TLS = "/etc/mailops/tls"
+QUEUE = "/var/spool/postfix"
+# Rspamd's milters, below the queue directory: for what strangers send, and for what the site itself sends.
+MILTERS = {"incoming": "rspamd/incoming.sock", "outgoing": "rspamd/outgoing.sock"}
 REDIS = "/run/redis/redis-server.sock"
 # The templates' place for what lies under the site's sieve_root.
 SIEVE = "/vault/sieve/"
@@ -146,6 +149,9 @@ def _files(site: Site, host: Host, facts: dict[str, Any]) -> tuple[File, ...]:
     accounts = {roles.host_name(site, other): site.seen_by(other).relay_email for other in others}
     relays = {name: account for name, account in accounts.items() if name not in site.mail_domains}
     names = roles.variables(site, host, facts) | {
+        "queue_directory": QUEUE,
+        "milters": MILTERS,
+        "milter_directory": f"/usr/bin/install -d -m 2750 -o _rspamd -g postfix {QUEUE}/rspamd",
         "relays": relays,  # other machine -> the account that it logs in with
         "host_names": [name for name in (site.mail_server_hostname,) if name not in site.mail_domains] + [*relays],
         # RFC 5321 wants a postmaster, and what a machine sends comes from root and bounces to it.
@@ -240,20 +246,22 @@ def _redis_check(site: Site) -> tuple[str, ...]:
 
 def _probes(site: Site) -> tuple[Probe, ...]:
     postfix, dovecot = "postfix.service", "dovecot.service"
-    queue = "/var/spool/postfix/private"
+    private = f"{QUEUE}/private"
     tls = {"certificate": f"{TLS}/fullchain.pem"}
-    login = tls | {"login": f"{queue}/auth"}
+    login = tls | {"login": f"{private}/auth"}
     local = {"database": f"{site.vault}/db/mail.sqlite"}
     users = [user.email for user in site.mail_users]
     if users:  # the administrator, whose address stands outside the vault anyway (host_aliases)
         local["recipient"] = site.admin_email if site.admin_email in users else users[0]
     return (
         Probe("redis", options={"socket": REDIS}, service="redis-server.service"),
-        Probe("milter", 11332, service="rspamd.service"),
+        Probe(
+            "milter", options={way: f"{QUEUE}/{socket}" for way, socket in MILTERS.items()}, service="rspamd.service"
+        ),
         Probe("imaps", 993, tls, dovecot),
         Probe("login", 993, tls, dovecot, when=dovecot),  # takes 2 s
         Probe("managesieve", 4190, tls, dovecot),
-        Probe("lmtp", options=local | {"socket": f"{queue}/dovecot-lmtp"}, service=dovecot),
+        Probe("lmtp", options=local | {"socket": f"{private}/dovecot-lmtp"}, service=dovecot),
         Probe("smtp", 25, tls | local, postfix),
         Probe("submission", 587, login, postfix),
         Probe("submissions", 465, login, postfix),

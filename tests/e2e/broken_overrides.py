@@ -159,7 +159,7 @@ ROLLED_BACK = (
         "rspamd-nobody-behind",
         RSPAMD,
         'worker "rspamd_proxy" {\n  bind_socket = "127.0.0.1:11399";\n}',
-        ("milter 11332: it takes connections and does not answer",),
+        ("milter: /var/spool/postfix/rspamd/", "takes connections and does not answer"),
     ),
     # Variables of the templates
     override(

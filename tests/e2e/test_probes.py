@@ -43,6 +43,15 @@ NEW_CERTIFICATE = """
 cd /etc/mailops/tls
 openssl req -x509 -newkey rsa:2048 -nodes -subj /CN=other.test -keyout privkey.pem -out fullchain.pem -days 3 2>&1
 """
+# A web server where the milters should be.
+IMPOSTOR = """
+import http.server, os, socketserver, threading
+for path in ("/var/spool/postfix/rspamd/incoming.sock", "/var/spool/postfix/rspamd/outgoing.sock"):
+    if os.path.exists(path): os.unlink(path)
+    server = socketserver.ThreadingUnixStreamServer(path, http.server.BaseHTTPRequestHandler)
+    os.chmod(path, 0o660)
+    threading.Thread(target=server.serve_forever).start()
+"""
 DOVECOT = "/etc/dovecot/*.conf"
 MAIL_PORTS = {"smtp 25", "submission 587", "submissions 465"}
 
@@ -101,11 +110,11 @@ CASES = {
         {"submissions 465"},
         "mail is taken without a login",
     ),
-    "no milter": Case("systemctl stop rspamd", MAIL_PORTS | {"milter 11332"}, "451 4.7.1"),
+    "no milter": Case("systemctl stop rspamd", MAIL_PORTS | {"milter"}, "451 4.7.1"),
     "a milter that is none": Case(
-        "systemctl stop rspamd; systemd-run --quiet --unit=impostor python3 -m http.server --bind 127.0.0.1 11332;"
-        "timeout 10 bash -c 'until echo > /dev/tcp/127.0.0.1/11332; do sleep 0.1; done' 2>/dev/null",
-        MAIL_PORTS | {"milter 11332"},
+        f"systemctl stop rspamd; systemd-run --quiet --unit=impostor --uid=_rspamd python3 -c '{IMPOSTOR}';"
+        "timeout 10 sh -c 'until [ -S /var/spool/postfix/rspamd/outgoing.sock ]; do sleep 0.1; done'",
+        MAIL_PORTS | {"milter"},
     ),
     "Redis refuses": Case(
         "redis-cli -s /run/redis/redis-server.sock config set requirepass x # redis-server", {"redis"}, "NOAUTH"

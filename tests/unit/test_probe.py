@@ -185,10 +185,9 @@ def test_whatever_a_probe_stumbles_over_is_a_reason(monkeypatch: pytest.MonkeyPa
 # Kinds
 
 
-def test_a_milter_negotiates(daemon: Callable[..., Daemon], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_milter_negotiates(daemon: Callable[..., Daemon]) -> None:
     there = daemon(b"", struct.pack("!IcIII", 13, b"O", 6, 0, 0))
-    monkeypatch.setattr(conversation, "local", lambda port, patience: conversation.unix(there.path))
-    probe_filter.milter(11332, {})
+    probe_filter.milter(0, {"incoming": there.path})
     assert there.heard[0] == struct.pack("!IcIII", 13, b"O", 6, 0x1FF, 0x1FFFFF)
 
 
@@ -200,13 +199,16 @@ def test_a_milter_negotiates(daemon: Callable[..., Daemon], monkeypatch: pytest.
         (b"", "it hangs up"),
     ],
 )
-def test_what_is_no_milter(
-    daemon: Callable[..., Daemon], monkeypatch: pytest.MonkeyPatch, answer: bytes, reason: str
-) -> None:
+def test_what_is_no_milter(daemon: Callable[..., Daemon], answer: bytes, reason: str) -> None:
     there = daemon(answer)
-    monkeypatch.setattr(conversation, "local", lambda port, patience: conversation.unix(there.path))
     with pytest.raises(Wrong, match=reason):
-        probe_filter.milter(11332, {})
+        probe_filter.milter(0, {"incoming": there.path})
+
+
+def test_each_milter_is_asked(daemon: Callable[..., Daemon]) -> None:
+    there = daemon(b"", struct.pack("!IcIII", 13, b"O", 6, 0, 0))
+    with pytest.raises(Silence, match="nobody answers at /nothere"):
+        probe_filter.milter(0, {"incoming": there.path, "outgoing": "/nothere"})
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ def unlock(c: Any) -> None:
     """Open the vault, start mail, and return when SMTP and IMAP really answer."""
 
     def work(machine: Machine) -> dict[str, Any]:
-        answers = {"passphrase": lambda _: converge.passphrase(machine.site, new=False)}
+        answers = {"passphrase": lambda _: converge.passphrase(machine.site, machine.listener, new=False)}
         result = machine.call("unlock", {"who": fleet.who()}, answers)
         machine.listener.say("the mail system is up" if result["changed"] else "the mail system was up already")
         return result

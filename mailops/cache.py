@@ -33,8 +33,14 @@ def folder(name: str) -> Path | None:
 
 
 def facts(site: Site, host: Host) -> dict[str, Any] | None:
-    """What the machine said of itself last time."""
-    return recall("facts", _machine(site, host))
+    """What the machine said of itself last time; None where that is nothing that it could have said."""
+    from mailops import protocol, shapes
+
+    try:
+        known: dict[str, Any] = protocol.FACTS(recall("facts", _machine(site, host)))
+    except shapes.Odd:
+        return None
+    return known
 
 
 def remember_facts(site: Site, host: Host, facts: dict[str, Any]) -> None:
@@ -46,7 +52,7 @@ def recall(kind: str, name: str) -> dict[str, Any] | None:
     place = folder(kind)
     try:
         known = json.loads((place / f"{name}.json").read_bytes()) if place else None
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return known if isinstance(known, dict) else None
 

@@ -18,15 +18,19 @@ from typing import Any, Protocol
 import fabric
 import paramiko
 
-from mailops import agent, headstart, secrets, wire
+from mailops import agent, headstart, printable, protocol, secrets, wire
 from mailops.background import Background
-from mailops.errors import BAD_INPUT, UNREACHABLE, MailopsError
+from mailops.errors import BAD_INPUT, DISTRUSTED, UNREACHABLE, MailopsError
+from mailops.questions import Questions
+from mailops.shapes import Odd
 from mailops.site import Host, Site
 
 SILENCE = 60.0  # seconds; the agent says something at least every ten
 SUDO_PATIENCE = 20.0  # seconds for sudo to take or refuse a password
+LAST_WORDS, FAREWELL = 1 << 14, 5.0  # bytes, and seconds, of the stderr of an agent that ended without a result
 PATIENCE = 10  # seconds for a TCP connection, where neither ssh_config nor `fab -t` says otherwise
 TIMEOUTS = {"banner_timeout": wire.BANNER_TIMEOUT, "auth_timeout": 30, "channel_timeout": 15}
+SUPPORTED = ("12", "13")  # releases of Debian
 JUMP = "jump"  # the role of a ProxyJump hop that hosts.toml does not know
 
 Answers = dict[str, Callable[[Any], Any]]
@@ -188,7 +192,7 @@ class PinnedConnection(fabric.Connection):  # type: ignore[misc]
             ):
                 where = f"{self.user}@{self.host}"
                 hint = f"try `ssh {where}`; name the key with `identity` under [hosts.{name}], or load it with ssh-add"
-                return MailopsError(f"{name}: {where} lets none of our keys in ({error})", hint, UNREACHABLE)
+                return MailopsError(f"{name}: {where} lets none of our keys in ({_reason(error)})", hint, UNREACHABLE)
         where = f"{self.host} port {self.port}"
         hint = f"is it running, and is its address right in {self.site.path.name}?"
         return MailopsError(f"{name}: no connection to {where}: {_reason(error)}", hint, UNREACHABLE)
@@ -219,7 +223,8 @@ class Machine:
         """Run the agent call `name`; its questions are answered by `answers`, its events go to the listener.
 
         `args` may be a function that makes them, which works while the login is under way.
-        MailopsError with the agent's own message, or with code 4 when there is no talking to the machine.
+        MailopsError with the agent's own message, with code 4 when there is no talking to the machine, with code 6
+        when it asks what this call does not answer (`mailops.questions`), or says what none of ours says.
         """
         self.connection.begin()
         made = Background(args).result if callable(args) else lambda: args
@@ -228,7 +233,11 @@ class Machine:
             channel = self._ask(name, made, install_python)
             if not self.connection.await_login():
                 channel = self._ask(name, made, install_python)
-            return self._converse(channel, answers or {})
+            sent = made()
+            questions = Questions(self.host.role, sent.get("task", name), sent)
+            return self._converse(channel, questions, answers or {})
+        except Odd as odd:
+            raise self._distrusted(odd) from None
         except (OSError, paramiko.SSHException, EOFError) as error:
             raise self._lost(error) from None
         finally:
@@ -256,25 +265,26 @@ class Machine:
             channel.sendall(_frame(call))
         return channel
 
-    def _converse(self, channel: paramiko.Channel, answers: Answers) -> dict[str, Any]:
-        for line in channel.makefile("rb"):
-            event = _event(line)
-            match event.get("t"):
+    def _converse(self, channel: paramiko.Channel, questions: Questions, answers: Answers) -> dict[str, Any]:
+        archives = [agent.archive]  # it travels once
+        for event in protocol.events(channel):
+            match event["t"]:
                 case "result":
-                    data: dict[str, Any] = event["data"]
-                    return data
+                    return protocol.result(questions.task, event["data"])
                 case "error":
-                    raise MailopsError(
-                        f"{self.host.name}: {secrets.mask(event['message'])}",
-                        event["hint"].replace("NAME", self.host.name),
-                        event["code"],
-                    )
+                    hint = event["hint"].replace("NAME", self.host.name)
+                    raise MailopsError(f"{self.host.name}: {secrets.mask(event['message'])}", hint, event["code"])
                 case "bare":
                     raise BareMachine(self.host.name, event["system"], event["release"])
                 case "agent":
-                    channel.sendall(_frame(agent.archive()))
+                    if not archives:
+                        raise Odd("asked for the agent a second time")
+                    channel.sendall(_frame(archives.pop()()))
                 case "ask":
-                    answer = answers[event["what"]](event["data"])
+                    what = event["what"]
+                    data = questions.check(what, event["data"])
+                    answer = answers[what](data)
+                    questions.answered(what, answer)
                     channel.sendall(_frame(json.dumps(answer).encode()))
                 case "step":
                     self.listener.step(event["name"], event["state"], event["detail"])
@@ -283,6 +293,11 @@ class Machine:
                 case "say":
                     self.listener.say(event["text"])
         raise self._ended(channel)
+
+    def _distrusted(self, odd: Odd) -> MailopsError:
+        hint = "look at it from its own console, and send nothing to it before you know why"
+        told = f"{self.host.name}: this machine {secrets.mask(str(odd))}; it got no answer, and may be compromised"
+        return MailopsError(told, hint, DISTRUSTED)
 
     def _sudo_password(self) -> str:
         if self.connection.user == "root" or self.host.sudo_pw is None:
@@ -296,7 +311,7 @@ class Machine:
 
     def _ended(self, channel: paramiko.Channel) -> MailopsError:
         """The agent is gone and left no result: its stderr says why."""
-        words = channel.makefile_stderr("rb").read().decode(errors="replace").strip()
+        words = _last_words(channel)
         name = self.host.name
         if not words and _is_down(channel.get_transport()):
             return self._lost(ConnectionError("the other side has closed it"))
@@ -326,11 +341,11 @@ def begin(site: Site, host: Host, config: fabric.Config) -> None:
 
 
 class BareMachine(MailopsError):
-    """A machine without python3, so that no agent runs there yet. `release` is its Debian's number, 0 if none."""
+    """A machine without python3, so that no agent runs there yet. `release` is Debian's number, 0 if it is not ours."""
 
     def __init__(self, name: str, system: str, release: str) -> None:
         super().__init__(f"{name}: this machine has no python3 yet", f"fab -H {name} bootstrap installs it")
-        self.release = int(release) if system == "debian" and release.isdigit() else 0
+        self.release = int(release) if system == "debian" and release in SUPPORTED else 0
 
 
 class _Refuse(paramiko.MissingHostKeyPolicy):
@@ -413,12 +428,12 @@ def _answer_sudo(channel: paramiko.Channel, password: str, name: str) -> None:
     deadline = time.monotonic() + SUDO_PATIENCE
     while not channel.recv_ready():
         if channel.recv_stderr_ready():
-            words += channel.recv_stderr(4096)
+            words = (words + channel.recv_stderr(4096))[:LAST_WORDS]
         if b"try again" in words or b"incorrect" in words or time.monotonic() > deadline:
             hint = f"check sudo_pw under [hosts.{name}]"
             raise MailopsError(f"{name}: sudo refuses the password", hint, UNREACHABLE)
         if channel.exit_status_ready() and not channel.recv_ready():
-            said = words.decode(errors="replace").strip()
+            said = printable.line(words.decode(errors="replace").strip())
             raise MailopsError(f"{name}: sudo does not let us in: {said}", code=UNREACHABLE)
         time.sleep(0.02)
 
@@ -429,12 +444,15 @@ def _is_down(transport: paramiko.Transport) -> bool:
     return not transport.is_active()
 
 
-def _event(line: bytes) -> dict[str, Any]:
-    try:
-        event: dict[str, Any] = json.loads(line)
-    except ValueError:  # a login banner or a shell profile that prints: not ours, not in the way
-        return {}
-    return event if isinstance(event, dict) else {}
+def _last_words(channel: paramiko.Channel) -> str:
+    """What is on the stderr of an agent that has ended, in a line or a few."""
+    words, deadline = b"", time.monotonic() + FAREWELL
+    channel.settimeout(FAREWELL)
+    with contextlib.suppress(OSError):
+        while len(words) < LAST_WORDS and time.monotonic() < deadline and (more := channel.recv_stderr(LAST_WORDS)):
+            words += more
+    text = printable.lines(words[:LAST_WORDS].decode(errors="replace").strip())
+    return text.replace("\n", "\n  ")
 
 
 def _frame(payload: bytes) -> bytes:
@@ -447,4 +465,4 @@ def _reason(error: Exception) -> str:
     text = str(error) or type(error).__name__
     if isinstance(error, TimeoutError) or text == "No existing session":  # Paramiko's words for a silent peer
         return "no answer in time"
-    return text.partition("] ")[2] or text
+    return printable.line(text.partition("] ")[2] or text)

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from mailops import cache, fleet, roles, secrets
-from mailops.connection import Answers, BareMachine, Machine
-from mailops.errors import BAD_INPUT, DIFFERENT, MailopsError
+from mailops.connection import Answers, BareMachine, Listener, Machine
+from mailops.errors import BAD_INPUT, DIFFERENT, DISTRUSTED, MailopsError
 from mailops.manifest import File, Manifest
 from mailops.site import Host, Site
 
@@ -30,14 +30,15 @@ class Rendering:
     config: Any = None
     manifest: Manifest | None = field(default=None, init=False)
 
-    certificates: ClassVar[dict[Path, str]] = {}  # of mailhosts, by site: each is asked once in a command
+    # Of mailhosts, by site: each is asked once in a command.
+    certificates: ClassVar[dict[Path, str | MailopsError]] = {}
 
     def answers(self) -> Answers:
         return {
             "manifest": self.tell,
             "files": self.contents,
             "hashes": self.hashes,
-            "passphrase": lambda data: passphrase(self.site, new=data["new"]),
+            "passphrase": lambda data: passphrase(self.site, self.listener, data["new"]),
             "recovery": lambda key: show_recovery_key(self.host.name, key),
             "revision": self.revision,
             "edited": self.show_edits,
@@ -92,12 +93,13 @@ class Rendering:
         return self.host.role == "mailnull" and any(pw.kind == "prompt" for pw in relay)
 
     def _certificate(self) -> str:
+        """What the mailhost serves, for its null clients to verify; "" when it cannot be asked now."""
         if self.site.path not in self.certificates:
             self.certificates[self.site.path] = self._ask_certificate()
-        return self.certificates[self.site.path]
+        found = self.certificates[self.site.path]
+        return found if isinstance(found, str) else ""
 
-    def _ask_certificate(self) -> str:
-        """What the mailhost serves, for its null clients to verify; "" when it cannot be asked now."""
+    def _ask_certificate(self) -> str | MailopsError:
         mailhost = next((host for host in self.site.hosts.values() if host.role == "mailhost"), None)
         if mailhost is None:
             return ""
@@ -106,7 +108,7 @@ class Rendering:
                 return str(machine.call("certificate", {})["certificate"])
         except MailopsError as error:
             self.listener.say(f"the mailhost's certificate could not be read: {error.message}")
-            return ""
+            return error
 
 
 def bootstrap(c: Any, overwrite: bool = False, as_json: bool = False) -> None:
@@ -119,11 +121,13 @@ def bootstrap(c: Any, overwrite: bool = False, as_json: bool = False) -> None:
             if host.role not in ROLES:
                 print(f"{host.name}  ● left out: mailops cannot make a {host.role} yet", file=sys.stderr)
     fleet.each(c, ROLES, lambda machine: _apply(c, machine, "bootstrap", overwrite), as_json)
+    _doubt_mailhost()
 
 
 def push(c: Any, overwrite: bool = False, as_json: bool = False) -> None:
     """The configuration alone, no packages; hand edits as with `bootstrap`."""
     fleet.each(c, ROLES, lambda machine: _apply(c, machine, "push", overwrite), as_json)
+    _doubt_mailhost()
 
 
 def push_site(c: Any, site: Site) -> None:
@@ -154,14 +158,28 @@ def plan(c: Any, as_json: bool = False) -> None:
         return result
 
     fleet.each(c, ROLES, work, as_json, _print_plan)
+    _doubt_mailhost()
     if refused:
         raise MailopsError(f"{', '.join(refused)}: a bootstrap would be refused by the daemons' own checks")
 
 
-def passphrase(site: Site, new: bool) -> str:
-    """The vault's passphrase; a new one that is typed is typed twice, since a slip would lock its owner out."""
+def _doubt_mailhost() -> None:
+    """MailopsError (6) when it may be compromised by what it said to the question for its certificate. Its null clients
+    are done by now, with the certificate that they had.
+    """
+    for found in Rendering.certificates.values():
+        if isinstance(found, MailopsError) and found.code == DISTRUSTED:
+            raise found
+
+
+def passphrase(site: Site, listener: Listener, new: bool) -> str:
+    """The vault's passphrase, for what the person is told; a new one that is typed is typed twice, since a slip would
+    lock its owner out."""
     if site.cryptdir_pw is None:
         raise MailopsError(f"{site.path.name}: cryptdir_pw is not set", code=BAD_INPUT)
+    listener.say(
+        "it asks for a passphrase, to make a new vault" if new else "it asks for the passphrase, to open its vault"
+    )
     value = secrets.resolve(site.cryptdir_pw)
     if new and site.cryptdir_pw.kind == "prompt" and _again() != value:
         raise MailopsError("the two passphrases differ; no vault was made", "run it again")

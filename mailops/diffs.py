@@ -12,26 +12,29 @@ import re
 import sys
 from typing import Any
 
-from mailops import secrets
+from mailops import printable, secrets
 
 Entry = dict[str, Any]
 EDIT = ("as mailops wrote it", "now")  # the two times of a hand edit
 ABSENT = "absent"
 NULL = "/dev/null"  # as diff(1) and git name a file that is not there
-CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all but tab and newline
+MOST_LINES = 5000  # of a file that is compared; to find what differs takes the square of the time
 NO_NEWLINE = "\\ No newline at end of file"
 
 
 def unified(path: str, before: bytes | None, after: bytes | None, labels: tuple[str, str]) -> str:
     """A unified diff, every known secret masked; None is a file that is not there, "" says that nothing differs.
 
-    `labels` tell of which time the two are. Control characters are spelt out: what somebody wrote into a file
-    on a machine must not steer the terminal that shows it.
+    `labels` tell of which time the two are. What somebody wrote into a file on a machine must not steer the terminal
+    that shows it.
     """
     old, new = (NULL if it is None else f"{path} ({label})" for it, label in zip((before, after), labels, strict=True))
-    lines = difflib.unified_diff(_lines(before), _lines(after), old, new)
+    was, now = _lines(before), _lines(after)
+    if max(len(was), len(now)) > MOST_LINES and was != now:
+        return f"--- {old}\n+++ {new}\n(more than {MOST_LINES} lines, not compared)\n"
+    lines = difflib.unified_diff(was, now, old, new)
     # The masking comes first: a secret with a control character in it is known as it is, not as it is spelt out.
-    return CONTROL.sub(_spelt, secrets.mask("".join(map(_ended, lines))))
+    return printable.lines(secrets.mask("".join(map(_ended, lines))))
 
 
 def shown(entry: Entry, labels: tuple[str, str]) -> Entry:
@@ -99,7 +102,3 @@ def _lines(content: bytes | None) -> list[str]:
 
 def _ended(line: str) -> str:
     return line if line.endswith("\n") else f"{line}\n{NO_NEWLINE}\n"
-
-
-def _spelt(found: re.Match[str]) -> str:
-    return found[0].encode("unicode_escape").decode()

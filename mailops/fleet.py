@@ -14,7 +14,7 @@ from typing import Any
 from mailops import connection
 from mailops import site as sites
 from mailops.connection import Machine
-from mailops.errors import BAD_INPUT, MailopsError
+from mailops.errors import BAD_INPUT, DISTRUSTED, MailopsError
 from mailops.report import Report
 from mailops.site import Host, Site
 
@@ -79,7 +79,7 @@ def each(c: Any, roles: tuple[str, ...], work: Work, as_json: bool = False, show
     """Do `work` on each selected machine; one that fails does not keep the others waiting.
 
     A result is shown as soon as it is there or, with `as_json`, printed at the end with all the others.
-    Raises MailopsError at the end, with the code of the first failure.
+    Raises MailopsError at the end, with the code of the first failure; but with 6 where a machine may be compromised.
     """
     site = load()
     results: dict[str, dict[str, Any]] = {}
@@ -101,7 +101,9 @@ def each(c: Any, roles: tuple[str, ...], work: Work, as_json: bool = False, show
     if failures:
         if len(hosts) == 1 and not as_json:
             raise failures[0]
-        raise MailopsError(f"{len(failures)} of {len(hosts)} machines failed", code=failures[0].code)
+        codes = [error.code for error in failures]
+        code = DISTRUSTED if DISTRUSTED in codes else codes[0]
+        raise MailopsError(f"{len(failures)} of {len(hosts)} machines failed", code=code)
 
 
 def who() -> str:

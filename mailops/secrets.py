@@ -66,14 +66,16 @@ def known() -> frozenset[str]:
 
 
 def mask(text: str) -> str:
-    """The text with every known secret replaced by ********, also where JSON or Python escaped it."""
+    """The text with every known secret replaced by ********, also where JSON, Python or we ourselves escaped it."""
     import json
+
+    from mailops import printable
 
     forms: set[str] = set()
     for value in known():
         if len(value) >= _SHORTEST_MASKED:
             escaped = (json.dumps(value), json.dumps(value, ensure_ascii=False), repr(value))
-            forms.update((value, *(form[1:-1] for form in escaped)))
+            forms.update((value, printable.line(value), *(form[1:-1] for form in escaped)))
     for form in sorted(forms, key=len, reverse=True):  # the longest first: one may contain another
         text = text.replace(form, _MASK)
     return text

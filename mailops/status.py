@@ -29,7 +29,7 @@ def _ask(machine: Machine) -> dict[str, Any]:
 
 
 def _lines(name: str, result: dict[str, Any]) -> list[str]:
-    head = f"{name:<12} {STATES[result['state']]:<14} Debian {result['release']}"
+    head = f"{name:<12} {STATES.get(result['state'], result['state']):<14} Debian {result['release']}"
     if result["state"] == "bare":
         return [f"{head}  next: fab -H {name} bootstrap"]
     head += f"  {result['role']:<9} {result['hostname']}  queue {result['queue']}  up {_span(result['uptime'])}"

@@ -27,7 +27,7 @@ from . import (
     users,
     validate,
 )
-from .candidate import Candidate
+from .candidate import Candidate, Reachable
 from .errors import AgentError
 from .machine import MANIFEST
 from .run import Run, is_hidden, lines
@@ -120,6 +120,7 @@ class Convergence(Run):
         self.wanted = wanted
         self.mountpoint = (wanted["vault"] or {}).get("mountpoint", "")
         self._candidate: Candidate | None = None
+        self._contents: dict[str, bytes] = {}  # that came from the laptop, which sends each file once
         self.recover_with_vault()
         if not overwrite:
             self.refuse_edits()
@@ -181,10 +182,13 @@ class Convergence(Run):
     def candidate(self, opened: bool) -> Candidate:
         """What the files should be; looked at again once something else has been changed."""
         if self._candidate is None or self.changes:
-            contents = self._candidate.contents if self._candidate else {}
-            reachable = _reachable(self.wanted, opened)
-            self._candidate = Candidate(self.wanted, generations.active(), self.link, reachable, contents)
+            self._candidate = self._compare(self.wanted, _reachable(self.wanted, opened))
         return self._candidate
+
+    def _compare(self, wanted: dict[str, Any], reachable: Reachable) -> Candidate:
+        candidate = Candidate(wanted, generations.active(), self.link, reachable, self._contents)
+        self._contents = candidate.contents
+        return candidate
 
     def record(self, candidate: Candidate) -> generations.Record:
         number = max(generations.numbers(), default=0) + 1
@@ -195,7 +199,7 @@ class Convergence(Run):
     def tie_units(self) -> list[str]:
         """Written before the packages that bring the units, so that none of them ever runs without the vault."""
         wanted = self.wanted | {"files": [f for f in self.wanted["files"] if f["path"].startswith(FIRST)]}
-        candidate = Candidate(wanted, generations.active(), self.link, lambda path: path.startswith(FIRST))
+        candidate = self._compare(wanted, lambda path: path.startswith(FIRST))
         paths = [file["path"] for file in wanted["files"]]
         # One that is there ties its unit already, as the active generation has it, and is changed with the rest.
         units = candidate.change([path for path in candidate.changes if path in paths and not candidate.now[path]])

@@ -20,6 +20,7 @@ OWNER, GROUP, MODE = "root", "_rspamd", 0o640
 BITS = 2048  # RFC 8301: at least 1024, should be 2048
 LONGEST_STRING = 255  # bytes in one string of a TXT record (RFC 1035, 3.3.14)
 LABEL = r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+DOMAIN = re.compile(rf"{LABEL}(\.{LABEL})*")
 SELECTOR = re.compile(rf"(?=.{{1,63}}\Z){LABEL}(\.{LABEL})*")  # RFC 6376, 3.1; also part of a file name
 
 
@@ -132,7 +133,7 @@ def _keys(keyroot: str, domains: list[str]) -> list[dict[str, str]]:
     found = []
     for name in sorted(os.listdir(keyroot)):
         domain, selector = _split(name.removesuffix(".key"), domains)
-        if name.endswith(".key") and domain and SELECTOR.fullmatch(selector):
+        if name.endswith(".key") and DOMAIN.fullmatch(domain) and SELECTOR.fullmatch(selector):
             path = f"{keyroot}/{name}"
             key = {"domain": domain, "selector": selector, "name": record_name(domain, selector)}
             found.append(key | {"value": _value(path), "path": path})

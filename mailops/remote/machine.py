@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import Any
 
 from .errors import AgentError
@@ -11,6 +12,7 @@ from .files import read_json
 STATE = "/var/lib/mailops"
 MANIFEST = f"{STATE}/manifest.json"
 SUPPORTED = (12, 13)
+BLOCK = re.compile(r"-----BEGIN CERTIFICATE-----\n[A-Za-z0-9+/=\n]+-----END CERTIFICATE-----")
 
 
 def facts() -> dict[str, Any]:
@@ -23,7 +25,13 @@ def facts() -> dict[str, Any]:
     if release.get("ID") != "debian" or not number.isdigit() or int(number) not in SUPPORTED:
         name = release.get("PRETTY_NAME", "an unknown system")
         raise AgentError(f"this machine runs {name}; mailops looks after Debian 12 and 13")
-    return {"release": int(number), "mailhost_certificate": _read("/etc/mailops/mailhost.pem")}
+    return {"release": int(number), "mailhost_certificate": certificates("/etc/mailops/mailhost.pem")}
+
+
+def certificates(path: str) -> str:
+    """Those of a PEM file, without the remarks, or the key, that somebody keeps beside them; "" for none."""
+    found = BLOCK.findall(_read(path).replace("\r\n", "\n"))
+    return "".join(f"{block}\n" for block in found)
 
 
 def manifest() -> dict[str, Any]:
@@ -56,7 +64,7 @@ def _os_release() -> dict[str, str]:
 
 def _read(path: str) -> str:
     try:
-        with open(path, encoding="utf-8") as file:
+        with open(path, encoding="utf-8", errors="replace") as file:
             return file.read()
     except OSError:
         return ""

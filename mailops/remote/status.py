@@ -10,6 +10,8 @@ from . import drift, generations, lock, machine, probe, services, transaction, v
 from .errors import AgentError
 from .shell import run
 
+CERTIFICATE = "/etc/mailops/tls/fullchain.pem"
+
 
 def call(args: dict[str, Any], link: Any) -> dict[str, Any]:
     """The agent call behind `fab status`; sizes in bytes, times in seconds."""
@@ -41,21 +43,13 @@ def call(args: dict[str, Any], link: Any) -> dict[str, Any]:
         "interrupted": not busy and transaction.pending() is not None,
         "drift": [entry["path"] for entry in drift.call({}, link)["files"]],
         "now": time.time(),
-        "certificate": _certificate(),
+        "certificate": machine.certificates(CERTIFICATE),
     }
 
 
 def certificate(args: dict[str, Any], link: Any) -> dict[str, Any]:
     """The certificate that this mailhost serves, for the null clients that verify it."""
-    return {"certificate": _certificate()}
-
-
-def _certificate() -> str:
-    try:
-        with open("/etc/mailops/tls/fullchain.pem", encoding="ascii") as file:
-            return file.read()
-    except OSError:
-        return ""
+    return {"certificate": machine.certificates(CERTIFICATE)}
 
 
 def _vault(wanted: dict[str, Any], opened: bool) -> dict[str, Any]:

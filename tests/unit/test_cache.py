@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from mailops import cache, render
+from tests.unit.hostile import PEM
 
-FACTS = {"release": 13, "mailhost_certificate": "PEM"}
+FACTS = {"release": 13, "mailhost_certificate": PEM}
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,237 @@
+"""What a machine may say: the events of a call and what its result must look like, in bounds.
+
+A machine may have been taken over. So nothing of what it says is used, shown or kept before it was looked at here.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from mailops.shapes import (
+    Odd,
+    Shape,
+    certificates,
+    content,
+    either,
+    flag,
+    line,
+    lines,
+    listing,
+    matching,
+    maybe,
+    number,
+    one_of,
+    real,
+    record,
+    table,
+)
+
+CHUNK = 1 << 16
+# Bytes of a line: the result of a large site is some megabytes, an edit in the way of a run may be one.
+LONG, SHORT = 1 << 24, 1 << 20
+LARGE = (b'{"t":"result"', b'{"t":"ask"')
+NOISE = 1 << 16  # bytes of login banners and shell profiles
+TOTAL = 1 << 26  # bytes of a call
+EVENTS, SAYS = 50_000, 1_000  # a first bootstrap has some hundred, and says a few words
+IDLE = 1800.0  # seconds of nothing but signs of life: a package that takes long to set itself up takes minutes
+LONGEST = 6 * 3600.0  # seconds of a call, without those in which a person is asked
+MAXIMUM_TIME = 1 << 33  # seconds since 1970 that every calendar has a date for
+
+
+def untouched(value: Any) -> Any:
+    """Looked at by whoever knows which call or question it belongs to."""
+    return value
+
+
+EVENT: dict[str, Shape] = {
+    "hello": record({}),
+    "agent": record({}),
+    "beat": record({}),
+    "bare": record({"system": line(64), "release": line(64)}),
+    "step": record({"name": line(64), "state": one_of("start", "ok", "changed", "failed"), "detail": line(SHORT)}),
+    "progress": record({"name": line(64), "percent": real(0, 1000), "detail": line()}),
+    "say": record({"text": line()}),
+    "ask": record({"what": line(64), "data": untouched}),
+    "result": record({"data": untouched}),
+    "error": record({"message": lines(), "hint": lines(), "code": one_of(1, 2, 3, 5)}),  # mailops/remote/errors.py
+}
+
+
+# --- Results
+
+
+def rows(value: Any) -> list[dict[str, Any]]:
+    """Of a table: each with the same headings."""
+    found: list[dict[str, Any]] = listing(table(either(number(), line()), 20))(value)
+    if any(list(row) != list(found[0]) for row in found):
+        raise Odd("is no table: its rows have different headings")
+    return found
+
+
+def dkim_key(value: Any) -> dict[str, str]:
+    """A key and its record (RFC 6376, 3.6.1), which somebody is going to publish."""
+    label = r"[A-Za-z0-9_-]{1,63}"
+    name = matching(rf"{label}(\.{label})*", "domain name", 253)
+    text = matching(r"v=DKIM1; k=(rsa|ed25519); p=[A-Za-z0-9+/]{40,2000}={0,2}", "DKIM record")
+    key: dict[str, str] = record({"domain": name, "selector": name, "name": name, "value": text, "path": line()})(value)
+    if key["name"] != f"{key['selector']}._domainkey.{key['domain']}":
+        raise Odd("names a record that is not that of its domain and selector")
+    return key
+
+
+def status(value: Any) -> dict[str, Any]:
+    bare = isinstance(value, dict) and value.get("state") == "bare"
+    found: dict[str, Any] = (BARE if bare else STATUS)(value)
+    return found
+
+
+WHEN = real(0, MAXIMUM_TIME)
+NAMES = listing(line())
+CHANGES = table(listing(line(SHORT)), 100)
+TOLD = {"path": line(), "secret": flag, "was": line(), "now": line()}
+ENTRY = record(
+    TOLD | {"before": maybe(content), "after": maybe(content)}, {"state": one_of("edited", "mode", "missing")}
+)
+ENTRIES = listing(ENTRY, 1000)  # files that differ, as `mailops.diffs` has them
+FACTS = record({"release": one_of(12, 13), "mailhost_certificate": certificates})
+BY = {"who": line(), "from": line(), "task": line()}
+RUN = {"changes": CHANGES, "generation": maybe(number())}
+PLAN = record(
+    {"changes": CHANGES, "files": ENTRIES, "edited": ENTRIES, "refused": lines()}
+    | {"interrupted": flag, "locked": flag, "new_vault": flag}
+)
+BARE = record({"state": line(), "release": number(0, 99)})
+VAULT = {"open": flag, "mountpoint": line()}
+STATUS = record(
+    {"state": line(32), "role": line(), "hostname": line(), "release": number(0, 99), "queue": number()}
+    | {"vault": maybe(either(record(VAULT | {"free": number()}), record(VAULT | {"open": one_of(False)})))}
+    | {"services": table(line()), "probes": table(line()), "uptime": real(), "drift": NAMES}
+    | {"busy": line(), "interrupted": flag},
+    {"generation": number(), "applied": maybe(WHEN), "now": WHEN, "certificate": lines()},
+)
+PAST = record(
+    BY | {"when": WHEN, "outcome": line(), "changed": table(either(number(), NAMES), 100)},
+    {"revision": line(), "seconds": maybe(real()), "why": line(SHORT), "generation": maybe(number())},
+)
+GENERATION = record(BY | {"number": number(), "when": WHEN, "revision": line(), "changed": NAMES, "proven": flag})
+ANSWER = {"code": one_of(0, 1, 2), "lines": NAMES, "rows": maybe(rows), "error": lines(), "hint": lines()}
+
+RESULT: dict[str, Shape] = {
+    "plan": PLAN,
+    "bootstrap": record(RUN | {"locked": flag}),
+    "push": record(RUN | {"locked": flag}),
+    "rollback": record(RUN | {"locked": flag, "generation": number()}),
+    "unlock": record(RUN | {"changed": flag}),
+    "lock": record(RUN | {"changed": flag}),
+    "status": status,
+    "certificate": record({"certificate": certificates}),
+    "history": record({"entries": listing(PAST)}),
+    "generations": record({"active": number(), "generations": listing(GENERATION, 1000)}),
+    "diff": record({"from": number(), "to": number(), "files": ENTRIES}),
+    "drift": record({"files": ENTRIES, "unpushed": NAMES, "locked": flag}, {"generation": number()}),
+    "mailcfg": record(ANSWER),
+    "dkim": record({"keys": listing(dkim_key, 10_000), "made": NAMES}),
+}
+
+
+def result(task: str, data: Any) -> dict[str, Any]:
+    """The result of `task` (a call, or its task where it has one), made harmless; Odd when it cannot be one."""
+    shape = RESULT.get(task, record({}))
+    try:
+        found: dict[str, Any] = shape(data)
+    except Odd as odd:
+        raise Odd(f"gave an answer to {task} that cannot be right ({_of(odd)})") from None
+    return found
+
+
+# --- Events
+
+
+def events(channel: Any) -> Iterator[dict[str, Any]]:
+    """Each event that comes over `channel`, as it may be used, until the other side ends.
+
+    Raises Odd for what is no event and for too much of everything, TimeoutError when nothing happens.
+    """
+    count, says, noise = 0, 0, 0
+    quiet = began = time.monotonic()
+    for text in _lines(channel):
+        now = time.monotonic()
+        event = _event(text)
+        if event is None:
+            noise += len(text) + 1
+        else:
+            count += 1
+            says += event["t"] == "say"
+            quiet = quiet if event["t"] == "beat" else now
+        if noise > NOISE or count > EVENTS or says > SAYS:
+            raise Odd("talks without end")
+        if now - quiet > IDLE or now - began > LONGEST:
+            raise TimeoutError
+        if event:
+            yield event
+            answering = time.monotonic() - now  # a person may have been asked
+            quiet, began = quiet + answering, began + answering
+
+
+def _lines(channel: Any) -> Iterator[bytes]:
+    rest = bytearray()
+    total, since = 0, time.monotonic()
+    while chunk := channel.recv(CHUNK):
+        total += len(chunk)
+        *whole, last = chunk.split(b"\n")
+        for piece in whole:
+            rest += piece
+            _bound(rest)
+            yield bytes(rest)
+            rest.clear()
+            since = time.monotonic()
+        rest += last
+        _bound(rest)
+        if total > TOTAL:
+            raise Odd("talks without end")
+        if time.monotonic() - since > IDLE:  # a line that comes drop by drop
+            raise TimeoutError
+    if rest:
+        yield bytes(rest)
+
+
+def _bound(text: bytearray) -> None:
+    if len(text) > (LONG if text.startswith(LARGE) else SHORT):
+        raise Odd("sent a line without end")
+
+
+def _event(text: bytes) -> dict[str, Any] | None:
+    """None for what is not meant for us: a login banner, a shell profile that prints."""
+    try:
+        value = DECODER.decode(text.decode())
+    except RecursionError:
+        raise Odd("sent what is nested too deep") from None
+    except ValueError:
+        if text.startswith(b"{"):
+            raise Odd("sent what is no event") from None
+        return None
+    if not isinstance(value, dict):
+        return None
+    kind = value.get("t")
+    if not isinstance(kind, str) or kind not in EVENT:
+        raise Odd("sent an event that nobody knows")
+    try:
+        event: dict[str, Any] = EVENT[kind](value)
+    except Odd as odd:
+        raise Odd(f"sent an event {kind!r} that cannot be right ({_of(odd)})") from None
+    return event
+
+
+def _of(odd: Odd) -> str:
+    text = str(odd)
+    return text.removeprefix(".") if text.startswith((".", "[")) else f"it {text}"
+
+
+def _refuse(name: str) -> None:
+    raise ValueError(name)
+
+
+DECODER = json.JSONDecoder(parse_constant=_refuse)  # JSON has no NaN and no Infinity

@@ -1,0 +1,465 @@
+"""What a machine that was taken over can get out of the laptop, whatever it says to whichever task: nothing.
+
+One line, an exit code that is not 0, no secret sent, no escape sequence on the terminal, nothing of it remembered.
+"""
+
+from __future__ import annotations
+
+import base64
+import copy
+import itertools
+import json
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mailops import accounts, cache, converge, dkim, fleet, printable, protocol, secrets, tasks
+from mailops.errors import DISTRUSTED, FAILED, UNREACHABLE, MailopsError
+from mailops.roles.mailnull import PASSWORD_FILE
+from tests.unit import hostile
+from tests.unit.hostile import FACTS, HELLO, HONEST, PEM, SECRETS, Site, asks, endless, honest, result, says
+
+KEY = "-".join(["01234567"] * 8)
+ESCAPES = "\x1b]0;x\x07\x1b[2J\r\x9b1A\u202egnp\u2066\u200b\ud800\x7f"
+ALL_HASHES = ["admin@example.test", "relay@example.test", "other@example.test"]
+DEEP = b"[" * 5000 + b"]" * 5000
+
+
+def body(name: str) -> Callable[..., Any]:
+    return getattr(tasks, name).body  # type: ignore[no-any-return]
+
+
+# Every task that speaks to a machine: who is asked, what is typed. A task of several machines is tried on each role.
+TASKS: dict[str, tuple[str, Callable[[Any], Any]]] = {
+    "bootstrap of a mailhost": ("mail", body("bootstrap")),
+    "bootstrap": ("backup", body("bootstrap")),
+    "plan of a mailhost": ("mail", body("plan")),
+    "plan": ("backup", body("plan")),
+    "push of a mailhost": ("mail", body("push")),
+    "push": ("backup", body("push")),
+    "status of a mailhost": ("mail", body("status")),
+    "status": ("backup", body("status")),
+    "generations": ("backup", body("generations")),
+    "rollback": ("backup", lambda c: body("rollback")(c, "1")),
+    "rollback of a mailhost": ("mail", body("rollback")),
+    "diff": ("backup", body("diff")),
+    "drift": ("backup", body("drift")),
+    "history": ("backup", lambda c: body("history")(c, "10")),
+    "unlock": ("mail", body("unlock")),
+    "lock": ("mail", body("lock")),
+    "mailcfg": ("mail", lambda c: body("mailcfg")(c, "lsuser")),
+    "user.add": ("mail", lambda c: accounts.run(c, ["adduser", "new@example.test"])),
+    "user.passwd": ("mail", lambda c: accounts.run(c, ["passwd", "admin@example.test"])),
+    "user.rm": ("mail", lambda c: body("user_rm")(c, "other@example.test")),
+    "user.ls": ("mail", body("user_ls")),
+    "user.disable": ("mail", lambda c: body("user_disable")(c, "other@example.test")),
+    "user.enable": ("mail", lambda c: body("user_enable")(c, "other@example.test")),
+    "alias.add": ("mail", lambda c: body("alias_add")(c, "a@example.test", "other@example.test")),
+    "alias.rm": ("mail", lambda c: body("alias_rm")(c, "a@example.test")),
+    "alias.ls": ("mail", body("alias_ls")),
+    "domain.add": ("mail", lambda c: body("domain_add")(c, "third.test")),
+    "domain.rm": ("mail", lambda c: body("domain_rm")(c, "third.test")),
+    "domain.ls": ("mail", body("domain_ls")),
+    "dkim.ls": ("mail", body("dkim_ls")),
+    "dkim.prepare": ("mail", lambda c: body("dkim_prepare")(c, "202612")),
+    "dkim.rotate": ("mail", lambda c: body("dkim_rotate")(c, force=True)),
+    "lab.publish": ("mail", dkim.records),
+    "the certificate, for a bootstrap": ("mail", lambda c: converge.bootstrap(hostile_context("backup"))),
+}
+CALLS = {"mailcfg": ("user.", "alias.", "domain.", "mailcfg"), "dkim": ("dkim.", "lab.")}
+
+
+def hostile_context(hosts: str) -> Any:
+    return Site.context(None, hosts)  # type: ignore[arg-type]
+
+
+Said = Iterable[bytes | Exception]
+ANSWERS: dict[str, Callable[[], Said]] = {
+    # Questions
+    "the passphrase": lambda: [asks("passphrase", {"new": False})],
+    "a new passphrase": lambda: [asks("passphrase", {"new": True})],
+    "the passphrase, for nothing": lambda: [asks("passphrase", None)],
+    "the passphrase, in other words": lambda: [asks("passphrase", {"new": "no"})],
+    "all hashes": lambda: [asks("hashes", ALL_HASHES)],
+    "a hash twice": lambda: [asks("hashes", ALL_HASHES[:1] * 2)],
+    "the hash of a stranger": lambda: [asks("hashes", ["stranger@example.test"])],
+    "hashes of a word": lambda: [asks("hashes", "admin@example.test")],
+    "hashes of nobody": lambda: [asks("hashes", [])],
+    "a file that is not its own": lambda: [asks("manifest", FACTS), asks("files", ["/etc/shadow"])],
+    "a file of the laptop": lambda: [asks("files", ["../../../../home/ann/.ssh/id_ed25519"])],
+    "no file": lambda: [asks("files", [])],
+    "files that are none": lambda: [asks("files", [["/etc/x"], {}, None])],
+    "a file twice": lambda: [asks("manifest", FACTS), *[asks("files", ["/etc/postfix/main.cf"])] * 2],
+    "a recovery key": lambda: [asks("recovery", KEY)],
+    "a recovery key that is an escape": lambda: [asks("recovery", ESCAPES)],
+    "a hash for somebody else": lambda: [asks("hash", "boss@example.test")],
+    "a hash for an escape": lambda: [asks("hash", ESCAPES)],
+    "the revision, with words": lambda: [asks("revision", "x")],
+    "the revision twice": lambda: [asks("revision", None)] * 2,
+    "edits that are none": lambda: [asks("edited", [{"path": ESCAPES}])],
+    "edits without a list": lambda: [asks("edited", {"path": "/etc/x"})],
+    "a poisoned release": lambda: [asks("manifest", FACTS | {"release": "../../../../etc"})],
+    "a release that is true": lambda: [asks("manifest", FACTS | {"release": True})],
+    "a release that is a fraction": lambda: [asks("manifest", FACTS | {"release": 13.0})],
+    "a release of the future": lambda: [asks("manifest", FACTS | {"release": 10**30})],
+    "no release": lambda: [asks("manifest", {"mailhost_certificate": ""})],
+    "a certificate that is a key": lambda: [asks("manifest", FACTS | {"mailhost_certificate": _key()})],
+    "a certificate that is an escape": lambda: [asks("manifest", FACTS | {"mailhost_certificate": PEM + ESCAPES})],
+    "a certificate without end": lambda: [asks("manifest", FACTS | {"mailhost_certificate": PEM * 2000})],
+    "a certificate and configuration": lambda: [asks("manifest", FACTS | {"mailhost_certificate": f"{PEM}x = y\n"})],
+    "the manifest twice": lambda: [asks("manifest", FACTS)] * 2,
+    "an unknown question": lambda: [asks("secrets", "cryptdir_pw")],
+    "a question that is an escape": lambda: [asks(ESCAPES, None)],
+    "a question that is a list": lambda: [asks(["passphrase"], {"new": False})],
+    "a question without data": lambda: [says(t="ask", what="passphrase")],
+    "the agent, for ever": lambda: endless(says(t="agent")),
+    # Events
+    "an unknown event": lambda: [says(t="shell", command="id")],
+    "an event of a strange kind": lambda: [says(t=["result"], data={})],
+    "an event without a kind": lambda: [b"{}\n"],
+    "a step of an unknown state": lambda: [says(t="step", name="x", state=ESCAPES, detail="")],
+    "a step without a name": lambda: [says(t="step", state="ok", detail="")],
+    "a step that is a number": lambda: [says(t="step", name=1, state="ok", detail=2)],
+    "progress that is no number": lambda: [b'{"t":"progress","name":"x","percent":NaN,"detail":""}\n'],
+    "progress that is infinite": lambda: [b'{"t":"progress","name":"x","percent":1e999,"detail":""}\n'],
+    "progress that is a text": lambda: [says(t="progress", name="x", percent="50", detail="")],
+    "a say without words": lambda: [says(t="say")],
+    "a say of a list": lambda: [says(t="say", text=["x"])],
+    "bytes that are no UTF-8": lambda: [b'{"t":"say","text":"\xff\xfe"}\n'],
+    "half an event": lambda: [b'{"t":"result","data":{\n'],
+    "a number of many digits": lambda: [b'{"t":"result","data":' + b"9" * 5000 + b"}\n"],
+    "nested too deep for Python": lambda: [b'{"t":"result","data":' + DEEP + b"}\n"],
+    "nested too deep for us": lambda: [b'{"t":"result","data":{"x":' + b"[" * 20 + b"]" * 20 + b"}}\n"],
+    "a line without end": lambda: endless(b"x" * 4096),
+    "a result without end": lambda: [b'{"t":"result","data":"', *[b"x" * 65536] * 10],
+    "a flood of words": lambda: endless(says(t="say", text=ESCAPES)),
+    "a flood of steps": lambda: endless(says(t="step", name="x", state="start", detail="")),
+    "a flood of progress": lambda: endless(says(t="progress", name="x", percent=1, detail="")),
+    "a flood of signs of life": lambda: endless(says(t="beat")),
+    "a flood of noise": lambda: endless(b"welcome to this machine\n"),
+    # Ends
+    "a result without data": lambda: [says(t="result")],
+    "a result that is null": lambda: [result(None)],
+    "a result that is a list": lambda: [result([1])],
+    "a result that is a text": lambda: [result(ESCAPES)],
+    "a result without anything": lambda: [result({})],
+    "a result with NaN": lambda: [b'{"t":"result","data":{"seconds":NaN}}\n'],
+    "an error of code 0": lambda: [says(t="error", message="well done", hint="", code=0)],
+    "an error of code true": lambda: [says(t="error", message="x", hint="", code=True)],
+    "an error of code 256": lambda: [says(t="error", message="x", hint="", code=256)],
+    "an error of a negative code": lambda: [says(t="error", message="x", hint="", code=-1)],
+    "an error of no code": lambda: [says(t="error", message="x", hint="")],
+    "an error of a code in words": lambda: [says(t="error", message="x", hint="", code="1")],
+    "an error without words": lambda: [says(t="error", message=None, hint=None, code=1)],
+    # Ends that are no lie, and say little: no answer to be trusted or distrusted
+    "an error with escapes": lambda: [says(t="error", message=ESCAPES, hint=ESCAPES, code=1)],
+    "nothing": lambda: [],
+    "silence": lambda: [TimeoutError()],
+    "a list for an event": lambda: [b'["t"]\n'],
+    "a machine that is bare, of an odd release": lambda: [says(t="bare", system="debian", release="²")],
+    "a machine that is bare, of a poisoned release": lambda: [says(t="bare", system="debian", release="../../etc")],
+}
+PLAIN = list(ANSWERS)[list(ANSWERS).index("an error with escapes") :]
+# What an honest machine may say, too, and what does not end a task: tried below.
+CERTIFICATE = "the certificate, for a bootstrap"  # without which a null client does with what it has
+LAWFUL = {
+    *((CERTIFICATE, answer) for answer in PLAIN),
+    *((task, answer) for task in ("status", "status of a mailhost") for answer in PLAIN if "bare" in answer),
+    ("bootstrap of a mailhost", "the passphrase"),
+    ("bootstrap of a mailhost", "a new passphrase"),
+    ("unlock", "the passphrase"),
+}
+
+
+def _key() -> str:
+    return PEM.replace("CERTIFICATE", "PRIVATE KEY")
+
+
+@pytest.fixture
+def site(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Site]:
+    monkeypatch.setattr(secrets, "_memory", secrets._Memory())
+    yield hostile.machines(monkeypatch, tmp_path)
+    fleet._load.cache_clear()
+
+
+def ended(do: Callable[[Any], Any], c: Any) -> tuple[int, str]:
+    """The exit code of a task, and its last words; whatever is no MailopsError would be a traceback."""
+    try:
+        do(c)
+    except MailopsError as error:
+        return error.code, str(error)
+    return 0, ""
+
+
+def assert_no_secret(sent: bytes) -> None:
+    for secret in (value.encode() for value in SECRETS.values()):
+        coded = [base64.b64encode(b"\0" * before + secret)[4 if before else 0 : -4] for before in range(3)]
+        assert not [form for form in (secret, *coded, b"{BLF-CRYPT}") if form in sent]
+
+
+def assert_harmless(text: str) -> None:
+    assert not [char for char in text if char not in "\n\t" and printable.UNSAFE.match(char)], ascii(text)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_hostile_machine_gets_nothing(
+    task: str, site: Site, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hostile.small_bounds(monkeypatch)
+    name, do = TASKS[task]
+    before = site.file.read_bytes()
+    for answer, said in ANSWERS.items():
+        if (task, answer) in LAWFUL:
+            continue
+        converge.Rendering.certificates.clear()
+        site.sent.clear()
+        site.scripts = {machine: honest("bootstrap") for machine in ("mail", "backup", "web")}
+        site.scripts[name] = lambda _, said=said: itertools.chain([HELLO], said())  # type: ignore[misc]
+        code, text = ended(do, site.context(name))
+        out, err = capsys.readouterr()
+        where = f"{answer}: {text!a}"
+        plain = answer in PLAIN
+        assert code in ((FAILED, UNREACHABLE) if plain else (DISTRUSTED,)), where
+        assert text.startswith(f"{name}: "), where
+        assert len(text.splitlines()) <= 2, where
+        assert plain or "may be compromised" in text, where
+        assert_harmless(out + err + text)
+        assert_no_secret(bytes(site.sent[name]))
+        assert site.file.read_bytes() == before, where
+        facts = list(site.cached().values())
+        assert all(json.loads(note) in ({**FACTS}, {**FACTS, "mailhost_certificate": PEM}) for note in facts), where
+
+
+def test_the_table_is_long_enough() -> None:
+    assert len(ANSWERS) >= 40
+    covered = {name.partition(" ")[0].removeprefix("lab.") for name in TASKS}
+    speak = {name for name in tasks.namespace.task_names if not name.startswith("lab.")} - {"tunnel", "trust"}
+    assert speak <= covered, "every task that calls an agent has its row"
+
+
+# Lawful questions, and what a machine makes of them
+
+
+def test_an_unlock_is_told_of_and_gets_the_passphrase_once(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    question = asks("passphrase", {"new": False})
+    site.scripts["mail"] = lambda _: [HELLO, question, result(HONEST["unlock"])]
+    body("unlock")(site.context("mail"))
+    assert "mail    it asks for the passphrase, to open its vault\n" in capsys.readouterr().out
+    assert site.sent["mail"].count(SECRETS["TRUST_VAULT"].encode()) == 1
+    site.scripts["mail"] = lambda _: [HELLO, question, question]
+    with pytest.raises(MailopsError, match=r"the passphrase of the vault \('passphrase'\), a second time") as error:
+        body("unlock")(site.context("mail"))
+    assert error.value.code == DISTRUSTED
+
+
+@pytest.mark.parametrize(("new", "told"), [(True, "to make a new vault"), (False, "to open its vault")])
+def test_a_bootstrap_says_what_the_passphrase_is_for(
+    new: bool, told: str, site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recovery = [asks("recovery", KEY)]
+    ends = [result(HONEST["bootstrap"])]
+    site.scripts["mail"] = lambda _: [HELLO, asks("passphrase", {"new": new}), *recovery, *ends]
+    if new:
+        body("bootstrap")(site.context("mail"))
+    else:
+        with pytest.raises(MailopsError, match=r"a recovery key to be shown .* although no vault was made"):
+            body("bootstrap")(site.context("mail"))
+    out, err = capsys.readouterr()
+    assert told in out
+    assert (KEY in out + err) == new
+
+
+def test_a_bootstrap_gets_the_hashes_of_its_own_users_and_each_once(site: Site) -> None:
+    questions = [asks("manifest", FACTS), asks("hashes", ALL_HASHES[:1])]
+    site.scripts["mail"] = lambda _: [HELLO, *questions, asks("hashes", ALL_HASHES[1:2]), result(HONEST["bootstrap"])]
+    body("bootstrap")(site.context("mail"))
+    assert site.sent["mail"].count(b"{BLF-CRYPT}") == 2
+    site.scripts["mail"] = lambda _: [HELLO, *questions, asks("hashes", ALL_HASHES[:1]), result(HONEST["bootstrap"])]
+    with pytest.raises(MailopsError, match="hashes of users' passwords"):
+        body("bootstrap")(site.context("mail"))
+
+
+def test_the_hash_of_the_command_is_given_once(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(accounts, "ask_hash", lambda _: "{BLF-CRYPT}$2b$x")
+    question = asks("hash", "new@example.test")
+    site.scripts["mail"] = lambda _: [HELLO, question, result(HONEST["mailcfg"])]
+    accounts.run(site.context("mail"), ["adduser", "new@example.test"])
+    site.scripts["mail"] = lambda _: [HELLO, question, question]
+    with pytest.raises(MailopsError, match="a second time"):
+        accounts.run(site.context("mail"), ["adduser", "new@example.test"])
+    for argv in (["rmuser", "new@example.test"], ["passwd", "old@example.test"], ["lsuser"]):
+        site.sent.clear()
+        with pytest.raises(MailopsError, match="may be compromised"):
+            accounts.run(site.context("mail"), argv)
+        assert b"BLF-CRYPT" not in site.sent["mail"]
+
+
+@pytest.mark.parametrize(("name", "own"), [("backup", "TRUST_RELAY"), ("web", "TRUST_OTHER")])
+def test_a_null_client_gets_its_own_relay_password_and_no_other(name: str, own: str, site: Site) -> None:
+    site.scripts = {machine: honest("bootstrap") for machine in ("mail", "backup", "web")}
+    ends = [result(HONEST["bootstrap"])]
+    site.scripts[name] = lambda _: [HELLO, asks("manifest", FACTS), asks("files", [PASSWORD_FILE]), *ends]
+    body("bootstrap")(site.context(name))
+    frame = bytes(site.sent[name]).rpartition(b"MAILOPS")[2].partition(b"\n")[2]
+    text = base64.b64decode(json.loads(frame)[PASSWORD_FILE]).decode()
+    assert [key for key, value in SECRETS.items() if value in text] == [own]
+
+
+def test_the_other_machines_are_still_done(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    site.scripts = {machine: honest("bootstrap") for machine in ("mail", "backup", "web")}
+    for bad in ("backup", "mail"):
+        converge.Rendering.certificates.clear()
+        said: list[bytes] = [HELLO, asks("hashes", ALL_HASHES) if bad == "backup" else asks("secrets", None)]
+        site.scripts = {machine: honest("bootstrap") for machine in ("mail", "backup", "web")}
+        site.scripts[bad] = lambda _, said=said: said  # type: ignore[misc]
+        with pytest.raises(MailopsError) as error:
+            body("bootstrap")(site.context(""))
+        assert error.value.code == DISTRUSTED
+        out, err = capsys.readouterr()
+        done = {line.split()[0] for line in out.splitlines() if "1 change" in line}
+        assert done == {"mail", "backup", "web"} - {bad}
+        assert err.count(f"{bad}  ✗ {bad}: this machine asked in bootstrap for") == 1
+
+
+# What is remembered
+
+
+@pytest.mark.parametrize(
+    "note",
+    [
+        {"release": "../../../../etc", "mailhost_certificate": ""},
+        {"release": True, "mailhost_certificate": ""},
+        {"release": 13},
+        {"release": 13, "mailhost_certificate": ["x"]},
+        {"release": 13, "mailhost_certificate": "x"},
+        {},
+    ],
+)
+def test_poisoned_facts_are_as_good_as_none(site: Site, note: dict[str, Any]) -> None:
+    loaded = fleet.load()
+    host = loaded.hosts["mail"]
+    cache.remember_facts(loaded, host, FACTS)
+    assert cache.facts(loaded, host) == FACTS
+    cache.remember_facts(loaded, host, note)
+    assert cache.facts(loaded, host) is None
+    site.scripts["mail"] = honest("plan")
+    body("plan")(site.context("mail"))
+    assert cache.facts(loaded, host) == FACTS
+
+
+def test_facts_nested_without_end_are_none(site: Site) -> None:
+    loaded = fleet.load()
+    cache.remember_facts(loaded, loaded.hosts["mail"], FACTS)
+    (file,) = site.cache.rglob("facts/*")
+    file.write_bytes(b'{"release":' + DEEP + b"}")
+    assert cache.facts(loaded, loaded.hosts["mail"]) is None
+
+
+# Results of which one value is not what it should be
+
+VALUES = [None, True, -1, 10**30, 0.5, [], {}, "", "x", ESCAPES, "x" * 200_000, [[]], {"x": [None]}, "../../etc"]
+OF_TASK = {
+    **{task: task for task in ("plan", "bootstrap", "push", "rollback", "generations", "diff", "drift", "history")},
+    **{"status of a mailhost": "status", "unlock": "unlock", "lock": "lock", "user.ls": "mailcfg", "dkim.ls": "dkim"},
+    **{"dkim.prepare": "dkim", "the certificate, for a bootstrap": "certificate"},
+}
+
+
+def places(value: Any, here: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    if here:
+        yield here
+    members = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in members:
+        yield from places(item, (*here, key))
+
+
+def changed(data: Any, place: tuple[Any, ...], value: Any) -> Any:
+    """A copy with another value at a place; with none there for `...`."""
+    data = copy.deepcopy(data)
+    inner = data
+    for key in place[:-1]:
+        inner = inner[key]
+    if value is ...:
+        del inner[place[-1]]
+    else:
+        inner[place[-1]] = value
+    return data
+
+
+@pytest.mark.parametrize("task", OF_TASK)
+def test_a_result_with_one_odd_value_is_refused_or_harmless(
+    task: str, site: Site, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name, do = TASKS[task]
+    call = OF_TASK[task]
+    site.scripts = {machine: honest(call) for machine in ("mail", "backup", "web")}
+    if task.startswith("the certificate"):
+        site.scripts["backup"] = honest("bootstrap")
+    refused = 0
+    for place in places(HONEST[call]):
+        for value in (..., *VALUES):
+            converge.Rendering.certificates.clear()
+            data = changed(HONEST[call], place, value)
+            site.scripts[name] = lambda _, data=data: [HELLO, result(data)]  # type: ignore[misc]
+            code, text = ended(do, site.context(name))
+            refused += code == DISTRUSTED
+            out, err = capsys.readouterr()
+            assert_harmless(out + err + text)
+    assert refused > 10
+
+
+# Bounds, as they really are
+
+
+def test_the_bounds_leave_room_for_large_sites() -> None:
+    assert protocol.LONG >= 16 << 20
+    rows = [{"email": f"user{n}@example.test", "state": "active", "aliases": n} for n in range(50_000)]
+    line = b'{"t":"result","data":' + json.dumps(HONEST["mailcfg"] | {"rows": rows}).encode() + b"}\n"
+    channel = hostile.Channel([HELLO[:5], HELLO[5:] + line[:7], line[7:]], bytearray())
+    _, event = protocol.events(channel)
+    assert len(protocol.result("mailcfg", event["data"])["rows"]) == 50_000
+
+
+def test_signs_of_life_alone_do_not_keep_a_call_alive(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+
+    def beats() -> Iterator[bytes]:
+        while True:
+            now[0] += 10
+            yield says(t="beat")
+
+    monkeypatch.setattr(protocol.time, "monotonic", lambda: now[0])
+    with pytest.raises(TimeoutError):
+        list(protocol.events(hostile.Channel(beats(), bytearray())))
+    assert protocol.IDLE <= now[0] < protocol.IDLE + 60
+
+
+def test_a_person_may_think_as_long_as_they_like(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(protocol.time, "monotonic", lambda: now[0])
+    said = [asks("passphrase", {"new": False}), says(t="beat"), result({})]
+    for event in protocol.events(hostile.Channel(said, bytearray())):
+        now[0] += 10 * protocol.LONGEST if event["t"] == "ask" else 0
+
+
+@pytest.mark.parametrize("text", ["grün", "日本", "a\tb\nc", "naïve — “quoted” ✓"])
+def test_ordinary_texts_stay_as_they_are(text: str) -> None:
+    assert printable.lines(text) == text
+
+
+def test_a_secret_that_had_to_be_spelt_out_is_masked_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(secrets, "_memory", secrets._Memory())
+    secrets.remember("pass\u200bword")
+    assert secrets.mask(printable.line("it is pass\u200bword")) == "it is ********"
+
+
+def test_the_last_words_of_an_agent_do_not_steer_the_terminal(site: Site) -> None:
+    site.stderr = ESCAPES.encode("utf-8", "replace") + b"\nmailops: all is well\n" + b"x" * (1 << 20)
+    site.scripts["backup"] = lambda _: [HELLO]
+    with pytest.raises(MailopsError) as error:
+        body("status")(site.context("backup"))
+    assert_harmless(str(error.value))
+    assert len(str(error.value)) < 1 << 15
+    assert not [line for line in str(error.value).splitlines()[1:] if not line.startswith("  ")]

@@ -26,7 +26,7 @@ class Odd(ValueError):
     """What a machine did that none of ours does, as the end of a sentence about it."""
 
 
-def line(longest: int = 4096) -> Shape:
+def line(longest: int = 8192) -> Shape:
     def check(value: Any) -> str:
         return printable.line(_text(value, longest))
 
@@ -34,10 +34,15 @@ def line(longest: int = 4096) -> Shape:
 
 
 def lines(longest: int = 1 << 16) -> Shape:
-    """A text of several lines. Those after the first are set in: none of them looks like a line of ours."""
+    """A text of several lines, cut where it gets too long: a daemon may have had much to say.
+
+    Those after the first are set in: none of them looks like a line of ours.
+    """
 
     def check(value: Any) -> str:
-        return re.sub(r"\n(?=\S)", "\n  ", printable.lines(_text(value, longest)))
+        text = printable.lines(_text(value, LARGEST))
+        text = text if len(text) <= longest else f"{text[:longest]} …"
+        return re.sub(r"\n(?=\S)", "\n  ", text)
 
     return check
 

@@ -32,7 +32,7 @@ def entries(count: int) -> list[dict[str, Any]]:
             for line in file:
                 with contextlib.suppress(ValueError):  # a line that a power cut left half written
                     last.append(json.loads(line))
-    return list(last)
+    return [entry for entry in last if isinstance(entry, dict)]
 
 
 def append(entry: dict[str, Any], changes: dict[str, list[str]]) -> None:

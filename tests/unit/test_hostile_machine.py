@@ -444,6 +444,15 @@ def test_a_person_may_think_as_long_as_they_like(monkeypatch: pytest.MonkeyPatch
         now[0] += 10 * protocol.LONGEST if event["t"] == "ask" else 0
 
 
+def test_a_long_error_is_cut_and_no_line_of_it_looks_like_ours(site: Site) -> None:
+    text = "no\nmailops: all is well\n" + "x" * 200_000
+    site.scripts["backup"] = lambda _: [says(t="error", message=text, hint="", code=1)]
+    code, told = ended(body("status"), site.context("backup"))
+    assert code == FAILED
+    assert told.startswith("backup: no\n  mailops: all is well\n  x")
+    assert len(told) < 70_000
+
+
 @pytest.mark.parametrize("text", ["grün", "日本", "a\tb\nc", "naïve — “quoted” ✓"])
 def test_ordinary_texts_stay_as_they_are(text: str) -> None:
     assert printable.lines(text) == text

@@ -85,6 +85,9 @@ def _made_up(lab: Lab, site: Site, names: Iterable[str]) -> list[Record]:
             records.append(Record(name, "A", machine.address))
     for domain in site.mail_domains:
         records += zones.mail(domain, site.mail_server_hostname)
+    ours = {machine.hostname for machine in there if machine.name != OUTSIDE} | {site.mail_server_hostname}
+    records += zones.senders(sorted(ours), site.mail_server_hostname, site.mail_domains)
+    records += zones.senders([zones.STRANGER_MX], zones.STRANGER_MX, [])
     return records + zones.mail(zones.STRANGER_DOMAIN, zones.STRANGER_MX)
 
 

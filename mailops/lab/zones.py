@@ -96,8 +96,15 @@ def mail(domain: str, mail_server: str) -> list[Record]:
     return [
         Record(domain, "MX", f"10 {mail_server}."),
         Record(domain, "TXT", "v=spf1 mx -all"),
-        Record(f"_dmarc.{domain}", "TXT", "v=DMARC1; p=reject"),
+        Record(f"_dmarc.{domain}", "TXT", "v=DMARC1; p=reject; sp=reject"),
     ]
+
+
+def senders(names: Iterable[str], mail_server: str, mail_domains: Iterable[str]) -> list[Record]:
+    """SPF of machines by their own names (README, "DNS records to publish"): they all send through `mail_server`."""
+    others = [name for name in names if name not in set(mail_domains)]
+    servers = {name: "a" if name == mail_server else f"a:{mail_server}" for name in others}
+    return [Record(name, "TXT", f"v=spf1 {server} -all") for name, server in servers.items()]
 
 
 def replace(records: Iterable[Record], new: Iterable[Record]) -> list[Record]:

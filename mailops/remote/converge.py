@@ -170,14 +170,18 @@ class Convergence(Run):
         """The files, and whatever must notice them: a new generation, or none."""
         wanted = self.wanted
         self.opened = machine.vault_is_open(wanted)
+        self.unseen = certificate.unseen(wanted["certificates"])
         candidate = self.candidate(self.opened)
         change = candidate.change(candidate.changes)
         if set(change.after) - {MANIFEST} or not candidate.active["number"]:
             self.apply(wanted, change, self.record(candidate), self.opened)
-            return
-        self.amend(change, candidate.record())
-        if self.opened:
-            self.activate(wanted, [])
+        else:
+            self.amend(change, candidate.record())
+            if self.opened:
+                self.activate(wanted, [])
+        if self.unseen:
+            certificate.seen(self.unseen)
+            self.link.say("the certificate is new; null clients keep their mail until they know it; next: fab push")
 
     def candidate(self, opened: bool) -> Candidate:
         """What the files should be; looked at again once something else has been changed."""

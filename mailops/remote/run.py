@@ -32,6 +32,7 @@ class Run:
         self.generation: int | None = None  # the one that this run has made active
         self.revision: str | None = None  # of the site; asked for when there is something to record
         self.by = {"who": who, "from": self.origin, "task": task}
+        self.unseen: list[str] = []  # what is new beside the files of the generations: daemons have to notice it, too
         self.mountpoint = ""  # of the vault: what lies below it can be looked at only while that is open
 
     @contextlib.contextmanager
@@ -154,7 +155,7 @@ class Run:
 
         Where nothing was changed nobody is asked, unless `prove` is set.
         """
-        self.room("services", lambda: services.activate(wanted["services"], paths))
+        self.room("services", lambda: services.activate(wanted["services"], [*paths, *self.unseen]))
         if self.changes or prove:
             told = {line.split()[-1] for line in self.changes.get("services", [])}
             probes = [item for item in wanted["probes"] if not item.get("when") or item["when"] in told]

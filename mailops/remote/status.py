@@ -6,6 +6,7 @@ import os
 import time
 from typing import Any
 
+from . import certificate as certificates
 from . import drift, generations, lock, machine, probe, services, transaction, vault
 from .errors import AgentError
 from .shell import run
@@ -44,6 +45,7 @@ def call(args: dict[str, Any], link: Any) -> dict[str, Any]:
         "drift": [entry["path"] for entry in drift.call({}, link)["files"]],
         "now": time.time(),
         "certificate": machine.certificates(CERTIFICATE),
+        "certificate_fault": certificates.look(wanted["certificates"]),
     }
 
 

@@ -186,8 +186,8 @@ def test_the_mail_of_the_mailhosts_own_root_is_signed_for_the_site(published: Ho
 def test_nobody_gets_the_signature_of_somebody_elses_domain(published: House) -> None:
     """Neither a stranger who writes in our name, nor a user of one domain in the name of another."""
     subject = token()
-    published.swaks("--from", "admin@example.test", "--to", USER1, "--header", f"Subject: {subject}")
-    assert published.arrives(USER1, subject, "Junk")["DKIM-Signature"] is None
+    done = published.swaks("--from", "admin@example.test", "--to", USER1, "--header", f"Subject: {subject}")
+    assert "554 5.7.1 mail from example.test" in done.stdout  # not even taken
     text = f"From: admin@example.test\r\nTo: {STRANGER}\r\nSubject: forged-{subject}\r\n\r\nHello.\r\n"
     with published.submission() as client:
         client.login(USER2, published.password(USER2))

@@ -283,18 +283,34 @@ def test_a_strangers_verdicts_on_their_own_mail_do_not_survive(up: House) -> Non
     subject = token()
     forged = (
         b"Authentication-Results: mail.example.test; dkim=pass header.d=bank.test; forged=yes",
+        b"authentication-RESULTS:\r\n (x) MAIL.example.test (y) ; spf=pass forged=yes",
+        b"Authentication-Results : mail.example.test; spf=pass forged=yes",
+        b'Authentication-Results: "mail.example.test" 1; spf=pass forged=yes',
         b"X-Spam: Yes",
+        b"x-SPAM : Yes",
         b"X-Spam-Flag: YES",
+        b"X-Spam-Status: Yes, score=99",
+        b"X-Spam-Level: *****",
+        b"X-Spamd-Result: default: True",
         b"X-Spamd-Bar: ++++++++++",
     )
     assert say_message(up, USER1, head(subject, *forged) + b"Hello.")[-2].startswith("250")
     message = up.arrives(USER1, subject)  # in the inbox, not in Junk
-    assert message["X-Spam"] is None
+    assert [name for name in message.keys() if name.lower().startswith("x-spam")] == ["X-Spamd-Bar"]  # noqa: SIM118
     assert "++++++++++" not in message.get_all("X-Spamd-Bar", [])
     verdicts = [str(value) for value in message.get_all("Authentication-Results", [])]
     assert len(verdicts) == 1, verdicts
     assert "spf=pass" in verdicts[0]
     assert "forged" not in verdicts[0]
+
+
+def test_a_stranger_cannot_have_us_report_to_a_forged_sender(up: House) -> None:
+    with client_of(up) as client:
+        assert not client.has_extn("dsn")
+        client.mail("stranger@elsewhere.test")
+        assert client.rcpt(USER1, ["NOTIFY=SUCCESS"])[0] // 100 == 5
+    with up.submission() as client:
+        assert client.has_extn("dsn"), "our users may"
 
 
 # The site's own machines

@@ -46,6 +46,9 @@ def test_587_takes_mail_with_tls_and_login(up: House) -> None:
     subject = up.submit(USER1, USER2)
     received = up.arrives(USER2, subject).get_all("Received", [])
     assert any("with ESMTPSA" in line for line in received)  # RFC 3848: S for TLS, A for login
+    told = " ".join(received).lower()
+    for private in ("laptop", "10.213.", "authenticated sender"):
+        assert private not in told
 
 
 def test_465_is_tls_from_the_first_byte(up: House) -> None:

@@ -1,0 +1,165 @@
+"""In whose name a stranger may write: DMARC, for others' domains and for our own, whatever is in the DNS."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import dkim
+import pytest
+
+from mailops.lab import replica
+from tests.e2e.house import House, token
+from tests.e2e.test_dkim import public_half
+from tests.e2e.test_from_outside import say_message
+
+USER1, STRANGER = "user1@example.test", "stranger@elsewhere.test"
+ELSEWHERE = "somebody@nowhere.test"  # a sender who is in no DNS
+
+
+def message(subject: str, *head: str) -> bytes:
+    lines = [*head, f"To: {USER1}", f"Subject: {subject}", "Date: Fri, 27 Nov 2026 11:00:00 +0000"]
+    text = "\r\n".join([*lines, f"Message-ID: <{token()}@x.test>", "", "Please pay the invoice of today, thank you."])
+    return text.encode("latin-1")
+
+
+def reply(house: House, *head: str, sender: str = STRANGER, subject: str = "") -> str:
+    return say_message(house, USER1, message(subject or token(), *head), sender)[-2].strip()
+
+
+@contextmanager
+def published(house: House, *records: tuple[str, str]) -> Iterator[None]:
+    """TXT records, for a while."""
+    replica.publish(house.lab, [(name, "TXT", text) for name, text in records])
+    try:
+        yield
+    finally:
+        replica.unpublish(house.lab, [(name, "TXT") for name, _ in records])
+
+
+def sign(house: House, raw: bytes, domain: str = "elsewhere.test") -> tuple[bytes, tuple[str, str]]:
+    """The message signed by dkimpy, and the record of the key."""
+    generate = ["openssl", "genpkey", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048"]
+    private = subprocess.run(generate, capture_output=True, check=True).stdout
+    signed = dkim.sign(raw, b"theirs", domain.encode(), private, include_headers=[b"from", b"subject"]) + raw
+    return signed, (f"theirs._domainkey.{domain}", f"v=DKIM1; k=rsa; p={public_half(private)}")
+
+
+@pytest.mark.parametrize("sender", ["", STRANGER, "admin@example.test"])
+@pytest.mark.parametrize(
+    "address",
+    [
+        "admin@example.test",
+        "user2@second.test",
+        "root@backup.example.test",
+        "root@mail.example.test",
+        "a@sub.second.test",
+    ],
+)
+def test_a_stranger_in_our_name_is_refused_and_told_why(up: House, address: str, sender: str) -> None:
+    said = reply(up, f"From: The Boss <{address}>", sender=sender)
+    assert said.startswith("554 5.7.1 mail from ")
+    assert address.partition("@")[2] in said
+
+
+TRICKS = (
+    "From: ADMIN@Example.TEST",
+    "From: admin(x)@(y)example.test",
+    "From: admin @ example . test",
+    "From: admin@example.test.",
+    'From:\r\n "admin"@example.test',
+    "From: <@elsewhere.test:admin@example.test>",
+    "From: admin@example.test\0",
+    f"From: {STRANGER}; admin@example.test",
+    "X-First: 1\r\nFrom : admin@example.test",
+    f"From: {STRANGER}, admin@example.test",
+    f"From: admin@example.test, {STRANGER}",
+    f"From: <{STRANGER}> <admin@example.test>",
+    f"From: {STRANGER}\r\nFrom: admin@example.test",
+    f"From: admin@example.test\r\nfrom: {STRANGER}",
+    "From: admin",
+    "From: The Boss <>",
+    "From: admin@[127.0.0.1]",
+    "From: =?utf-8?q?admin=40example=2Etest?=",
+    "From: undisclosed: admin@example.test;",
+    "From: admin@example.test\r\nList-Id: <list.elsewhere.test>",  # a list must not change our policy
+)
+
+
+def test_no_way_of_writing_it_gets_through(up: House) -> None:
+    replies = {trick: reply(up, trick) for trick in TRICKS}
+    assert {trick: said for trick, said in replies.items() if said[:2] != "55"} == {}
+
+
+@pytest.mark.parametrize("shown", ['"admin@example.test"', "admin@example.test", "=?utf-8?q?admin=40example.test?="])
+def test_our_address_for_show_is_filed_into_junk(up: House, shown: str) -> None:
+    subject = token()
+    assert reply(up, f"From: {shown} <{STRANGER}>", subject=subject).startswith("250")
+    up.arrives(USER1, subject, "Junk")
+
+
+def test_our_policy_holds_without_a_record_and_is_the_records_if_there_is_one(up: House) -> None:
+    with published(up, ("_dmarc.example.test", "nothing")):
+        assert reply(up, "From: admin@example.test").startswith("554 5.7.1 mail from example.test needs")
+    with published(up, ("_dmarc.example.test", "v=DMARC1; p=quarantine")):
+        subject = token()
+        assert reply(up, "From: admin@example.test", subject=subject).startswith("250")
+        up.arrives(USER1, subject, "Junk")
+
+
+def test_others_policies_are_followed(up: House) -> None:
+    records = (
+        ("_dmarc.second.elsewhere.test", "v=DMARC1; p=quarantine"),
+        ("_dmarc.third.elsewhere.test", "v=DMARC1; p=none"),
+    )
+    head = "From: a@{}.elsewhere.test"
+    said = reply(up, "From: boss@elsewhere.test", sender=ELSEWHERE)
+    assert said.startswith("554 5.7.1 elsewhere.test wants mail refused")
+    with published(up, *records):
+        quarantined, none = token(), token()
+        assert reply(up, head.format("second"), sender=ELSEWHERE, subject=quarantined).startswith("250")
+        assert reply(up, head.format("third"), sender=ELSEWHERE, subject=none).startswith("250")
+        up.arrives(USER1, quarantined, "Junk")
+        up.arrives(USER1, none)
+
+
+def test_a_lists_copy_of_refused_mail_is_filed_into_junk(up: House) -> None:
+    """Lists change what others wrote. One whose name nothing confirms is no list."""
+    records = (
+        ("_dmarc.author.elsewhere.test", "v=DMARC1; p=reject; adkim=s; aspf=s"),
+        ("list.elsewhere.test", "v=spf1 a:mx.elsewhere.test -all"),
+    )
+    head = ("From: a@author.elsewhere.test", "List-Id: Talk <talk.list.elsewhere.test>")
+    with published(up, *records):
+        subject = token()
+        said = reply(up, *head, sender="bounces@list.elsewhere.test", subject=subject)
+        assert said.startswith("250"), said
+        up.arrives(USER1, subject, "Junk")
+        assert reply(up, *head, sender=ELSEWHERE).startswith("554 5.7.1 author.elsewhere.test wants mail refused")
+
+
+def test_a_valid_signature_survives_a_forward(up: House) -> None:
+    """From elsewhere.test by way of a machine that its SPF does not know; and our own mail the same way."""
+    for address in ("boss@elsewhere.test", "admin@example.test"):
+        subject = token()
+        signed, record = sign(up, message(subject, f"From: {address}"), address.partition("@")[2])
+        with published(up, record):
+            assert say_message(up, USER1, signed, ELSEWHERE)[-2].startswith("250")
+        up.arrives(USER1, subject)
+
+
+def test_a_name_server_that_does_not_answer_refuses_nothing(up: House) -> None:
+    """A domain that refers to one which nobody answers for: neither pass nor fail."""
+    subject = token()
+    record = ("elsewhere.test", "v=spf1 include:silent.elsewhere.test -all")
+    server = [
+        ("silent.elsewhere.test", "NS", "ns.silent.elsewhere.test."),
+        ("ns.silent.elsewhere.test", "A", "10.213.255.254"),
+    ]
+    replica.publish(up.lab, [("elsewhere.test", "TXT", record[1]), *server])
+    try:
+        assert reply(up, f"From: {STRANGER}", subject=subject).startswith("250")
+    finally:
+        replica.unpublish(up.lab, [("elsewhere.test", "TXT"), *((name, kind) for name, kind, _ in server)])
+    up.arrives(USER1, subject)

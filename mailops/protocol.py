@@ -110,7 +110,8 @@ STATUS = record(
     | {"vault": maybe(either(record(VAULT | {"free": number()}), record(VAULT | {"open": one_of(False)})))}
     | {"services": table(line()), "probes": table(line()), "uptime": real(), "drift": NAMES}
     | {"busy": line(), "interrupted": flag},
-    {"generation": number(), "applied": maybe(WHEN), "now": WHEN, "certificate": lines()},
+    {"generation": number(), "applied": maybe(WHEN), "now": WHEN, "certificate": lines()}
+    | {"certificate_fault": listing(line(), 10)},
 )
 PAST = record(
     BY | {"when": WHEN, "outcome": line(), "changed": table(either(number(), NAMES), 100)},

@@ -47,7 +47,7 @@ def _lines(name: str, result: dict[str, Any]) -> list[str]:
 def _odd(name: str, result: dict[str, Any]) -> list[str]:
     """What does not keep mail from working, and should be looked at."""
     odd = [f"edited on the machine: {', '.join(result['drift'])}; see fab -H {name} drift"] if result["drift"] else []
-    odd += [f"{line}; next: fab -H {name} bootstrap" for line in result["certificate_fault"]]
+    odd += [f"{line}; next: fab -H {name} bootstrap" for line in result.get("certificate_fault", [])]
     task = "unlock" if result["state"] == "locked" else "bootstrap"
     interrupted = f"an interrupted run is to be finished or undone; next: fab -H {name} {task}"
     return odd + ([interrupted] if result["interrupted"] else []) + ([result["busy"]] if result["busy"] else [])

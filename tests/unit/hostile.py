@@ -185,7 +185,8 @@ HONEST: dict[str, dict[str, Any]] = {
     "status": {"state": "up", "role": "mailhost", "hostname": "mail.example.test", "release": 13, "queue": 0}
     | {"vault": {"mountpoint": "/vault", "open": True, "free": 1 << 30}, "services": {"postfix.service": "active"}}
     | {"probes": {"smtp": ""}, "uptime": 10.5, "drift": ["/etc/x"], "busy": "", "interrupted": False}
-    | {"generation": 1, "applied": 1.0, "now": 2.0, "certificate": PEM},
+    | {"generation": 1, "applied": 1.0, "now": 2.0, "certificate": PEM}
+    | {"certificate_fault": ["the certificate for mail.example.test is to be made anew"]},
     "certificate": {"certificate": PEM},
     "history": {
         "entries": [

@@ -38,6 +38,7 @@ TOTAL = 1 << 26  # bytes of a call
 EVENTS, SAYS = 50_000, 1_000  # a first bootstrap has some hundred, and says a few words
 IDLE = 1800.0  # seconds of nothing but signs of life: a package that takes long to set itself up takes minutes
 LONGEST = 6 * 3600.0  # seconds of a call, without those in which a person is asked
+CELL = 512  # characters in a column of a table, all of whose rows are as wide as the widest
 MAXIMUM_TIME = 1 << 33  # seconds since 1970 that every calendar has a date for
 
 
@@ -65,7 +66,7 @@ EVENT: dict[str, Shape] = {
 
 def rows(value: Any) -> list[dict[str, Any]]:
     """Of a table: each with the same headings."""
-    found: list[dict[str, Any]] = listing(table(either(number(), line()), 20))(value)
+    found: list[dict[str, Any]] = listing(table(either(number(), line(CELL)), 20))(value)
     if any(list(row) != list(found[0]) for row in found):
         raise Odd("is no table: its rows have different headings")
     return found
@@ -97,7 +98,7 @@ ENTRY = record(
 )
 ENTRIES = listing(ENTRY, 1000)  # files that differ, as `mailops.diffs` has them
 FACTS = record({"release": one_of(12, 13), "mailhost_certificate": certificates})
-BY = {"who": line(), "from": line(), "task": line()}
+BY = {"who": line(CELL), "from": line(CELL), "task": line(CELL)}
 RUN = {"changes": CHANGES, "generation": maybe(number())}
 PLAN = record(
     {"changes": CHANGES, "files": ENTRIES, "edited": ENTRIES, "refused": lines()}
@@ -114,10 +115,10 @@ STATUS = record(
     | {"certificate_fault": listing(line(), 10)},
 )
 PAST = record(
-    BY | {"when": WHEN, "outcome": line(), "changed": table(either(number(), NAMES), 100)},
-    {"revision": line(), "seconds": maybe(real()), "why": line(SHORT), "generation": maybe(number())},
+    BY | {"when": WHEN, "outcome": line(CELL), "changed": table(either(number(), NAMES), 100)},
+    {"revision": line(CELL), "seconds": maybe(real()), "why": line(SHORT), "generation": maybe(number())},
 )
-GENERATION = record(BY | {"number": number(), "when": WHEN, "revision": line(), "changed": NAMES, "proven": flag})
+GENERATION = record(BY | {"number": number(), "when": WHEN, "revision": line(CELL), "changed": NAMES, "proven": flag})
 SAID = {"lines": listing(line(SHORT)), "error": lines(), "hint": lines()}
 
 RESULT: dict[str, Shape] = {

@@ -106,9 +106,12 @@ PLAN = record(
 )
 BARE = record({"state": line(), "release": number(0, 99)})
 VAULT = {"open": flag, "mountpoint": line()}
+DAMAGE = {"damage": record({"what": line(), "next": line()})}
+OPEN = record(VAULT | {"free": number()}, DAMAGE)
+SILENT = record(VAULT | {"answers": one_of(False)}, DAMAGE)  # mounted, and its process hangs
 STATUS = record(
-    {"state": line(32), "role": line(), "hostname": line(), "release": number(0, 99), "queue": number()}
-    | {"vault": maybe(either(record(VAULT | {"free": number()}), record(VAULT | {"open": one_of(False)})))}
+    {"state": line(32), "role": line(), "hostname": line(), "release": number(0, 99), "queue": maybe(number())}
+    | {"vault": maybe(either(OPEN, either(SILENT, record(VAULT | {"open": one_of(False)}, DAMAGE))))}
     | {"services": table(line()), "probes": table(line()), "uptime": real(), "drift": NAMES}
     | {"busy": line(), "interrupted": flag},
     {"generation": number(), "applied": maybe(WHEN), "now": WHEN, "certificate": lines()}

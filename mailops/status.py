@@ -32,14 +32,18 @@ def _lines(name: str, result: dict[str, Any]) -> list[str]:
     head = f"{name:<12} {STATES.get(result['state'], result['state']):<14} Debian {result['release']}"
     if result["state"] == "bare":
         return [f"{head}  next: fab -H {name} bootstrap"]
-    head += f"  {result['role']:<9} {result['hostname']}  queue {result['queue']}  up {_span(result['uptime'])}"
+    queue = "?" if result["queue"] is None else result["queue"]
+    head += f"  {result['role']:<9} {result['hostname']}  queue {queue}  up {_span(result['uptime'])}"
     vault = result["vault"]
-    if vault and vault["open"]:
+    if vault and "free" in vault:
         head += f"  vault {vault['free'] / GIB:.1f} GiB free"
     if result["state"] == "locked":
         locked = f"{'':<12} the vault is locked, mail is off; next: fab -H {name} unlock"
         return [head, locked] + [f"{'':<12} ● {line}" for line in _odd(name, result)]
-    bad = [f"{unit} is {state}" for unit, state in result["services"].items() if state != "active"]
+    bad = []
+    if vault and vault["open"] and not vault.get("answers", True):
+        bad = [f"the vault does not answer; next: fab -H {name} lock, then unlock"]
+    bad += [f"{unit} is {state}" for unit, state in result["services"].items() if state != "active"]
     bad += [f"{probe}: {reason}" for probe, reason in result["probes"].items() if reason]
     return [head] + [f"{'':<12} ✗ {line}" for line in bad] + [f"{'':<12} ● {line}" for line in _odd(name, result)]
 
@@ -48,6 +52,8 @@ def _odd(name: str, result: dict[str, Any]) -> list[str]:
     """What does not keep mail from working, and should be looked at."""
     odd = [f"edited on the machine: {', '.join(result['drift'])}; see fab -H {name} drift"] if result["drift"] else []
     odd += [f"{line}; next: fab -H {name} bootstrap" for line in result.get("certificate_fault", [])]
+    if damage := (result["vault"] or {}).get("damage"):
+        odd.append(f"{damage['what']}; next: {damage['next']}")
     task = "unlock" if result["state"] == "locked" else "bootstrap"
     interrupted = f"an interrupted run is to be finished or undone; next: fab -H {name} {task}"
     return odd + ([interrupted] if result["interrupted"] else []) + ([result["busy"]] if result["busy"] else [])

@@ -5,14 +5,16 @@ from __future__ import annotations
 import getpass
 import os
 import sys
+import time
 from typing import Any
 
-from . import database, machine, rollback, services, vault
+from . import database, lock, machine, rollback, services, vault, vault_conf
 from .errors import LOCKED, AgentError
 from .link import Console
 from .run import Run
 from .shell import run as run_program
 
+A_RUNS_END = 10.0  # seconds that a run has to note that the vault is gone
 USAGE = """Usage: mailboot
 
 Asks for the passphrase of the vault, mounts it, starts mail, and returns when it really answers."""
@@ -27,7 +29,10 @@ def unlock(args: dict[str, Any], link: Any) -> dict[str, Any]:
     if not wanted["vault"]:
         raise AgentError(f"this machine is a {wanted['role']}; it has no vault", code=2)
     # Asked for before the lock is taken: a prompt that somebody walked away from must not keep others out.
-    passphrase = None if machine.vault_is_open(wanted) else str(link.ask("passphrase", {"new": False}))
+    passphrase = None
+    if not machine.vault_is_open(wanted):
+        vault_conf.require(wanted["vault"])
+        passphrase = str(link.ask("passphrase", {"new": False}))
     with Run("unlock", args["who"], link).alone() as run:
         changed = not machine.vault_is_open(wanted)
         if changed:
@@ -54,14 +59,25 @@ def close(args: dict[str, Any], link: Any) -> dict[str, Any]:
     wanted = machine.manifest()
     if not wanted["vault"]:
         raise AgentError(f"this machine is a {wanted['role']}; it has no vault", code=2)
+    opened = machine.answers(machine.places(wanted["vault"]))
+    if opened is None:
+        _break_off(wanted["vault"], link)
     with Run("lock", args["who"], link).alone() as run:
         units = [service["unit"] for service in wanted["services"] if service["mail"]]
         now = services.states(units)
         running = [unit for unit in units if now[unit]["ActiveState"] not in ("inactive", "failed")]
-        opened = machine.is_mounted(wanted["vault"]["mountpoint"])
         run.room("services", lambda: _stop(units, running))
-        run.room("vault", lambda: _lock(wanted["vault"], opened))
+        run.room("vault", lambda: _lock(wanted["vault"], opened is not False))
     return run.result(changed=bool(run.changes))
+
+
+def _break_off(wanted: dict[str, Any], link: Any) -> None:
+    """Before the machine is held: whoever holds it waits for the vault, and comes to its end with that."""
+    link.say("the vault does not answer; it is closed all the same")
+    vault.break_off(wanted)
+    deadline = time.monotonic() + A_RUNS_END
+    while lock.holder() and time.monotonic() < deadline:
+        time.sleep(0.1)
 
 
 def _stop(units: list[str], running: list[str]) -> list[str]:

@@ -26,6 +26,7 @@ from . import (
     transaction,
     users,
     validate,
+    vault_conf,
 )
 from .candidate import Candidate, Reachable
 from .errors import AgentError
@@ -74,6 +75,8 @@ def plan(wanted: dict[str, Any], link: Any) -> dict[str, Any]:
     from . import vault
 
     opened = machine.vault_is_open(wanted)
+    if wanted["vault"]:
+        vault_conf.require(wanted["vault"])
     active = generations.active()
     candidate = Candidate(wanted, active, link, _reachable(wanted, opened))
     absent = packages.converge(wanted["packages"], wanted["debconf"], link, dry_run=True)
@@ -107,7 +110,7 @@ def plan(wanted: dict[str, Any], link: Any) -> dict[str, Any]:
         "refused": "" if absent else _objections(wanted, candidate),
         "interrupted": transaction.pending() is not None,
         "locked": not opened,
-        "new_vault": bool(wanted["vault"]) and not vault.exists(wanted["vault"]),
+        "new_vault": bool(wanted["vault"]) and not vault_conf.exists(wanted["vault"]),
     }
 
 
@@ -121,6 +124,8 @@ class Convergence(Run):
         self.mountpoint = (wanted["vault"] or {}).get("mountpoint", "")
         self._candidate: Candidate | None = None
         self._contents: dict[str, bytes] = {}  # that came from the laptop, which sends each file once
+        if wanted["vault"] and self.task == "bootstrap":
+            vault_conf.require(wanted["vault"])
         self.recover_with_vault()
         if not overwrite:
             self.refuse_edits()
@@ -219,6 +224,7 @@ class Convergence(Run):
             from . import vault  # loads more than a run that finds it open needs
 
             changes = vault.converge(self.wanted["vault"], self.link)
+        vault_conf.keep_first(self.wanted["vault"])
         return changes + files.make_directories(self.wanted["vault"]["directories"])
 
 

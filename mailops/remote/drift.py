@@ -14,18 +14,23 @@ def call(args: dict[str, Any], link: Any) -> dict[str, Any]:
     applied = machine.manifest()
     active = generations.active()
     opened = machine.vault_is_open(applied)
+    return {
+        "files": edits(applied, active, opened),
+        "unpushed": _unpushed(applied, active),
+        "generation": active["number"],
+        "locked": not opened,  # what lies in the vault was not looked at
+    }
+
+
+def edits(applied: dict[str, Any], active: dict[str, Any], opened: bool) -> list[dict[str, Any]]:
+    """An entry for each managed file that is not as it was written; those in the vault only while that is `opened`."""
     found = []
     for path, written in active["files"].items():
         if path == machine.MANIFEST or (not opened and path.startswith(applied["vault"]["mountpoint"] + "/")):
             continue
         if not same(now := observe(path), written) and not transaction.is_its_work(path, now):
             found.append(entry(path, written, now))
-    return {
-        "files": found,
-        "unpushed": _unpushed(applied, active),
-        "generation": active["number"],
-        "locked": not opened,  # what lies in the vault was not looked at
-    }
+    return found
 
 
 def entry(path: str, written: State, now: State) -> dict[str, Any]:

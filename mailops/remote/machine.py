@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import re
+import threading
 from typing import Any
 
-from .errors import AgentError
+from .errors import LOCKED, AgentError
 from .files import read_json
 
 STATE = "/var/lib/mailops"
 MANIFEST = f"{STATE}/manifest.json"
 SUPPORTED = (12, 13)
 BLOCK = re.compile(r"-----BEGIN CERTIFICATE-----\n[A-Za-z0-9+/=\n]+-----END CERTIFICATE-----")
+PATIENCE = 5.0  # seconds in which a vault answers that is well
 
 
 def facts() -> dict[str, Any]:
@@ -43,14 +45,40 @@ def manifest() -> dict[str, Any]:
 
 
 def vault_is_open(applied: dict[str, Any]) -> bool:
-    """Whether the vault's filesystem is mounted and alive (a killed gocryptfs leaves a dead mount behind)."""
+    """Whether the vault's filesystem is mounted and alive. AgentError (5) when it does not answer."""
     vault = applied.get("vault")
     if not vault:
         return True
-    return is_mounted(vault["mountpoint"])
+    return all(is_mounted(place) or place == vault.get("queue") for place in places(vault))
+
+
+def places(vault: dict[str, Any]) -> list[str]:
+    """Where an open vault is mounted: the queue in it has a place of its own, which is mounted while Postfix runs."""
+    return [place for place in (vault["mountpoint"], vault.get("queue")) if place]
 
 
 def is_mounted(mountpoint: str) -> bool:
+    """Whether something is mounted there, and serves. AgentError (5) when it does not answer."""
+    found = answers([mountpoint])
+    if found is None:
+        hint = "fab -H NAME lock, or here: systemctl kill -s KILL mailops-vault mailops-queue; then unlock it again"
+        raise AgentError(f"the vault {mountpoint} does not answer: the process that serves it hangs", hint, LOCKED)
+    return found
+
+
+def answers(mountpoints: list[str]) -> bool | None:
+    """Whether the first of them is mounted, and serves; None when one of them does not answer within PATIENCE.
+
+    Whoever waits for a FUSE filesystem whose process hangs cannot be interrupted: so a thread does, and is left behind.
+    """
+    said: list[bool] = []
+    asking = threading.Thread(target=lambda: said.extend([_serves(place) for place in mountpoints]), daemon=True)
+    asking.start()
+    asking.join(PATIENCE)
+    return said[0] if said else None
+
+
+def _serves(mountpoint: str) -> bool:
     try:
         return os.path.ismount(mountpoint) and bool(os.statvfs(mountpoint))
     except OSError:  # ENOTCONN: mounted, but the process that served it has died

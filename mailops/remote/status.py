@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 from . import certificate as certificates
-from . import drift, generations, lock, machine, probe, services, transaction, vault
+from . import drift, generations, lock, machine, probe, services, transaction, vault_conf
 from .errors import AgentError
 from .shell import run
 
@@ -21,7 +21,7 @@ def call(args: dict[str, Any], link: Any) -> dict[str, Any]:
         wanted = machine.manifest()
     except AgentError:
         return {"state": "bare", "release": facts["release"]}
-    opened = machine.vault_is_open(wanted)
+    opened = machine.answers(machine.places(wanted["vault"])) if wanted["vault"] else True
     units = services.states([service["unit"] for service in wanted["services"]])
     running = {unit: state["ActiveState"] for unit, state in units.items()}
     asked = [item for item in wanted["probes"] if not item.get("when")]  # the others take their time
@@ -29,20 +29,20 @@ def call(args: dict[str, Any], link: Any) -> dict[str, Any]:
     active = generations.active()
     well = all(state == "active" for state in running.values()) and not any(answers.values())
     return {
-        "state": ("up" if well else "degraded") if opened else "locked",
+        "state": "locked" if opened is False else "up" if well and opened else "degraded",
         "role": wanted["role"],
         "hostname": wanted["hostname"],
         "release": facts["release"],
         "vault": _vault(wanted["vault"], opened) if wanted["vault"] else None,
         "services": running,
         "probes": answers,
-        "queue": _queue(),
+        "queue": _queue() if opened else None,  # it lies in the vault
         "uptime": _uptime(),
         "generation": active["number"],
         "applied": active.get("when"),
         "busy": (busy := lock.holder()),
         "interrupted": not busy and transaction.pending() is not None,
-        "drift": [entry["path"] for entry in drift.call({}, link)["files"]],
+        "drift": [entry["path"] for entry in drift.edits(wanted, active, bool(opened))],
         "now": time.time(),
         "certificate": machine.certificates(CERTIFICATE),
         "certificate_fault": certificates.look(wanted["certificates"]),
@@ -54,12 +54,17 @@ def certificate(args: dict[str, Any], link: Any) -> dict[str, Any]:
     return {"certificate": machine.certificates(CERTIFICATE)}
 
 
-def _vault(wanted: dict[str, Any], opened: bool) -> dict[str, Any]:
-    mountpoint = wanted["mountpoint"]
+def _vault(wanted: dict[str, Any], opened: bool | None) -> dict[str, Any]:
+    """`opened` is None for a vault that is mounted and does not answer."""
+    told: dict[str, Any] = {"mountpoint": wanted["mountpoint"], "open": opened is not False}
+    if damage := vault_conf.damage(wanted):
+        told["damage"] = {"what": damage, "next": vault_conf.way_back(wanted)}
+    if not told["open"]:
+        return told | {"made": vault_conf.exists(wanted)}
     if not opened:
-        return {"mountpoint": mountpoint, "open": False, "made": vault.exists(wanted)}
-    space = os.statvfs(mountpoint)
-    return {"mountpoint": mountpoint, "open": True, "free": space.f_bavail * space.f_frsize}
+        return told | {"answers": False}
+    space = os.statvfs(wanted["mountpoint"])
+    return told | {"free": space.f_bavail * space.f_frsize}
 
 
 def _queue() -> int:

@@ -20,27 +20,25 @@ from collections.abc import Iterator
 from subprocess import DEVNULL
 from typing import Any
 
-from . import machine, services
+from . import machine, services, vault_conf
 from .errors import LOCKED, AgentError
 from .lock import RUN
 from .shell import ENVIRONMENT, run, sync_directory
 
 UNIT = "mailops-vault.service"
+QUEUE_UNIT = "mailops-queue.service"  # shows the queue in it to Postfix; goes with it
 PASSPHRASE = f"{RUN}/passphrase"  # a FIFO for root alone, there only while the unit starts
 WRONG_PASSPHRASE = 12  # gocryptfs(1), EXIT CODES
 FS_IOC_GETFLAGS, FS_IOC_SETFLAGS, FS_IMMUTABLE_FL = 0x80086601, 0x40086602, 0x10  # linux/fs.h
 MASTER_KEY = re.compile(r"[0-9a-f]{64}")
 
 
-def exists(vault: dict[str, Any]) -> bool:
-    return os.path.exists(f"{vault['cipherdir']}/gocryptfs.conf")
-
-
 def converge(vault: dict[str, Any], link: Any, dry_run: bool = False) -> list[str]:
     """Make the vault when there is none and open it when it is locked; both ask for the passphrase."""
     if machine.is_mounted(vault["mountpoint"]):
         return []
-    new = not exists(vault)
+    vault_conf.require(vault)
+    new = not vault_conf.exists(vault)
     if not dry_run:
         passphrase = str(link.ask("passphrase", {"new": new}))
         if new:
@@ -72,6 +70,7 @@ def unlock(vault: dict[str, Any], passphrase: str) -> None:
     mountpoint = vault["mountpoint"]
     if machine.is_mounted(mountpoint):
         return
+    vault_conf.require(vault)
     # What an unlock that died half way left waiting for its passphrase, or a killed gocryptfs still being cleared.
     services.stop([UNIT])
     run("systemctl", "reset-failed", UNIT, check=False)
@@ -80,9 +79,10 @@ def unlock(vault: dict[str, Any], passphrase: str) -> None:
     with _passphrase_fifo(), _start() as starting:
         _feed(passphrase, starting)
     if starting.returncode or not machine.is_mounted(mountpoint):
-        refusal = _refusal()
+        refusal = _refusal(vault)
         run("systemctl", "reset-failed", UNIT, check=False)  # a slip of the fingers is no failure of the machine
         raise refusal
+    vault_conf.keep(vault)
 
 
 def lock(vault: dict[str, Any]) -> None:
@@ -90,6 +90,17 @@ def lock(vault: dict[str, Any]) -> None:
     services.stop([UNIT])
     _clear_dead_mounts(vault["mountpoint"])
     run("systemctl", "reset-failed", UNIT, check=False)
+
+
+def break_off(vault: dict[str, Any]) -> None:
+    """End a vault that does not answer: whoever waits for it gets an error instead (fuse(4), ENOTCONN)."""
+    run("systemctl", "kill", "--signal=KILL", UNIT, QUEUE_UNIT, check=False)
+    with contextlib.suppress(OSError), open("/proc/self/mountinfo", encoding="utf-8") as mounts:
+        for fields in (line.split() for line in mounts):
+            if fields[4] in machine.places(vault):  # its process may wait for a disk, and then not even SIGKILL ends it
+                connection = fields[2].partition(":")[2]
+                with open(f"/sys/fs/fuse/connections/{connection}/abort", "w", encoding="ascii") as end:
+                    end.write("1")
 
 
 def seal(mountpoint: str) -> None:
@@ -161,10 +172,13 @@ def _feed(passphrase: str, starting: subprocess.Popen[bytes]) -> None:
         return
 
 
-def _refusal() -> AgentError:
+def _refusal(vault: dict[str, Any]) -> AgentError:
     """Why the unit did not start."""
     if _exit_status() == WRONG_PASSPHRASE:
-        return AgentError("wrong passphrase; the vault stays locked", hint="try again", code=LOCKED)
+        hint = "try again"
+        if not vault_conf.is_as_it_was(vault):
+            hint += f"; gocryptfs.conf is not as it was: the one that opened the vault last is in {vault_conf.COPY}"
+        return AgentError("wrong passphrase; the vault stays locked", hint, LOCKED)
     return AgentError(f"the vault could not be opened: {services.log(UNIT)}")
 
 

@@ -1,0 +1,95 @@
+"""gocryptfs.conf: every way in which it can be gone or broken is noticed, and a vault that is not made yet is none."""
+
+from __future__ import annotations
+
+import base64
+import json
+from pathlib import Path
+
+import pytest
+
+from mailops.remote import vault_conf
+from mailops.remote.errors import AgentError
+
+WHOLE = {
+    "Creator": "gocryptfs 2.5.1",
+    "EncryptedKey": base64.b64encode(bytes(range(64))).decode(),
+    "ScryptObject": {"Salt": base64.b64encode(bytes(32)).decode(), "N": 65536, "R": 8, "P": 1, "KeyLen": 32},
+    "Version": 2,
+    "FeatureFlags": ["HKDF", "GCMIV128", "DirIV", "EMENames", "LongNames", "Raw64"],
+}
+
+
+@pytest.fixture
+def vault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    monkeypatch.setattr(vault_conf, "COPY", str(tmp_path / "copy"))
+    folder = tmp_path / "vault"
+    folder.mkdir()
+    (folder / "gocryptfs.conf").write_text(json.dumps(WHOLE))
+    (folder / "gocryptfs.diriv").write_bytes(bytes(range(16)))
+    return {"cipherdir": str(folder)}
+
+
+def conf(vault: dict[str, str]) -> Path:
+    return Path(vault["cipherdir"], "gocryptfs.conf")
+
+
+def test_a_whole_one_and_a_vault_that_was_never_made_are_no_damage(vault: dict[str, str], tmp_path: Path) -> None:
+    assert vault_conf.damage(vault) == ""
+    assert vault_conf.damage({"cipherdir": str(tmp_path / "none")}) == ""
+    (tmp_path / "empty").mkdir()
+    assert vault_conf.damage({"cipherdir": str(tmp_path / "empty")}) == ""
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\0" * 400,
+        b"\xff\xfe garbage \x80",
+        json.dumps(WHOLE)[:200].encode(),
+        b"[]",
+        b"null",
+        b"2",
+        json.dumps(WHOLE | {"Version": 1}).encode(),
+        json.dumps(WHOLE | {"Version": "2"}).encode(),
+        json.dumps(WHOLE | {"EncryptedKey": "AAAA"}).encode(),
+        json.dumps(WHOLE | {"EncryptedKey": "no base64!"}).encode(),
+        json.dumps(WHOLE | {"EncryptedKey": None}).encode(),
+        json.dumps(WHOLE | {"ScryptObject": {}}).encode(),
+        json.dumps(WHOLE | {"ScryptObject": None}).encode(),
+    ],
+)
+def test_a_damaged_one_is_noticed(vault: dict[str, str], content: bytes) -> None:
+    conf(vault).write_bytes(content)
+    with pytest.raises(AgentError, match=r"gocryptfs\.conf is damaged") as refused:
+        vault_conf.require(vault)
+    assert "recovery key" in refused.value.hint, "there is no copy yet"
+
+
+def test_the_way_back_is_the_copy_of_what_opened_the_vault_last(vault: dict[str, str]) -> None:
+    vault_conf.keep(vault)
+    conf(vault).unlink()
+    with pytest.raises(AgentError, match=r"gocryptfs\.conf is missing") as refused:
+        vault_conf.require(vault)
+    assert f"cp -p {vault_conf.COPY}/*" in refused.value.hint
+    vault_conf.keep(vault)
+    assert Path(vault_conf.COPY, "gocryptfs.conf").read_text() == json.dumps(WHOLE), "no damaged one takes its place"
+
+
+def test_a_new_passphrase_leaves_no_copy_that_the_old_one_opens(vault: dict[str, str]) -> None:
+    vault_conf.keep(vault)
+    changed = json.dumps(WHOLE | {"EncryptedKey": base64.b64encode(bytes(64)).decode()})
+    conf(vault).write_text(changed)
+    assert not vault_conf.is_as_it_was(vault)
+    vault_conf.keep(vault)
+    assert Path(vault_conf.COPY, "gocryptfs.conf").read_text() == changed
+    assert {path.stat().st_mode & 0o777 for path in Path(vault_conf.COPY).iterdir()} == {0o400}
+
+
+def test_an_empty_folder_where_a_vault_was_is_no_new_vault(vault: dict[str, str], tmp_path: Path) -> None:
+    vault_conf.keep(vault)
+    (tmp_path / "unmounted").mkdir()
+    with pytest.raises(AgentError, match="is empty, and this machine has had a vault there") as refused:
+        vault_conf.require({"cipherdir": str(tmp_path / "unmounted")})
+    assert "mount its disk" in refused.value.hint

@@ -69,10 +69,14 @@ class Service(NamedTuple):
 
 
 class Vault(NamedTuple):
-    """The encrypted directory: gocryptfs keeps `cipherdir`, everyone else sees `mountpoint`."""
+    """The encrypted directory: gocryptfs keeps `cipherdir`, everyone else sees `mountpoint`.
+
+    What it holds of the mail queue is shown at `queue` as well.
+    """
 
     mountpoint: str
     cipherdir: str
+    queue: str = ""
     directories: tuple[Directory, ...] = ()
 
 

@@ -33,6 +33,7 @@ PACKAGES = (
     "rspamd",
     "redis-server",
     "gocryptfs",
+    "bindfs",
     "fuse3",
     "openssl",
     "ca-certificates",
@@ -41,6 +42,7 @@ PACKAGES = (
 # Postfix's package leaves main.cf to us, now and when it is upgraded. (To write one of its own takes it seven seconds.)
 POSTFIX_DEBCONF = ("postfix postfix/main_mailer_type select No configuration",)
 TLS = "/etc/mailops/tls"
+# Postfix's queue_directory, where bindfs shows what lies in the vault.
 QUEUE = "/var/spool/postfix"
 # Rspamd's milters, below the queue directory: for what strangers send, and for what the site itself sends.
 MILTERS = {"incoming": "rspamd/incoming.sock", "outgoing": "rspamd/outgoing.sock"}
@@ -81,6 +83,7 @@ def manifest(site: Site, host: Host, facts: dict[str, Any]) -> Manifest:
         vault=Vault(
             mountpoint=site.vault,
             cipherdir=site.vault_cipherdir,
+            queue=QUEUE,
             directories=tuple(item for item in directories if _in_vault(site, item.path)),
         ),
         accounts=_accounts(site),
@@ -116,6 +119,8 @@ def _private_directories(site: Site) -> tuple[Directory, ...]:
         Directory(f"{site.vault}/db", 0o750, "root", "mailauth"),
         # What Redis makes here belongs to vmail (see mailops-vault.service) and, by the directory, to group redis.
         Directory(f"{site.vault}/redis", 0o2770, "redis", "redis"),
+        # Dovecot's, for messages that are too large to be kept in memory while they come in.
+        Directory(f"{site.vault}/temp", 0o700, "vmail", "vmail"),
         Directory(site.dkim_keyroot, 0o750, "root", "_rspamd"),
         Directory(site.sieve_root, 0o755, "vmail", "vmail"),
         Directory(f"{site.sieve_root}/before.d", 0o755, "vmail", "vmail"),

@@ -50,7 +50,7 @@ def open_ports(house: House) -> list[int]:
 def mail_processes(house: House) -> set[str]:
     """The programs of the mail system, and of the vault, that run now."""
     programs = house.run("mail", "readlink /proc/[0-9]*/exe || true").split()
-    return {path for path in programs if re.search("postfix|dovecot|rspamd|redis|gocryptfs", path)}
+    return {path for path in programs if re.search("postfix|dovecot|rspamd|redis|gocryptfs|bindfs", path)}
 
 
 def bare(house: House) -> Path:

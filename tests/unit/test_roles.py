@@ -153,11 +153,17 @@ def test_a_role_that_is_not_there_yet_says_so() -> None:
 def test_every_mail_unit_is_bound_to_the_vault(release: int) -> None:
     made = manifest(release=release)
     for unit in (*MAIL_UNITS, *(["postfix@.service"] if release == 12 else [])):
+        drop_in = text(made, f"/etc/systemd/system/{unit}.d/mailops.conf")
         parsed = configparser.ConfigParser(strict=False, interpolation=None)
-        parsed.read_string(text(made, f"/etc/systemd/system/{unit}.d/mailops.conf"))
+        parsed.read_string(drop_in)
         assert "mailops-vault.service" in parsed["Unit"]["BindsTo"].split(), unit
         assert "mailops-vault.service" in parsed["Unit"]["After"].split(), unit
-        assert parsed["Unit"]["AssertPathIsMountPoint"] == "/vault", unit
+        assert "AssertPathIsMountPoint=/vault" in drop_in.splitlines(), unit
+        # They have sockets in the queue directory.
+        if unit in {"postfix.service", "postfix@.service", "dovecot.service", "rspamd.service"}:
+            assert "mailops-queue.service" in parsed["Unit"]["BindsTo"].split(), unit
+            assert "mailops-queue.service" in parsed["Unit"]["After"].split(), unit
+            assert "AssertPathIsMountPoint=/var/spool/postfix" in drop_in.splitlines(), unit
     assert "[Install]" not in text(made, "/etc/systemd/system/mailops-vault.service").splitlines()
     assert all(service.mail for service in made.services)
 

@@ -1,5 +1,6 @@
 """A tunnel to the rspamd console, which listens on the mailhost's own loopback and nowhere else.
 
+Who may pass says `console_door`.
 Paramiko channels carried by hand: Invoke's `forward_local` notices a busy port only at its end, and dies
 with the first refused connection.
 """
@@ -9,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+import time
 import webbrowser
 from typing import Any
 
@@ -16,10 +18,12 @@ import paramiko
 
 from mailops import fleet
 from mailops.connection import Machine
+from mailops.console_door import LONGEST_HEAD, Door, Refused
 from mailops.errors import BAD_INPUT, MailopsError
 
 CONSOLE = ("127.0.0.1", 11334)
 CHUNK = 1 << 16
+PATIENCE = 30  # seconds for a browser to say what it wants
 KEEPALIVE = 15  # seconds
 DEAD_AFTER = 30_000  # milliseconds without an acknowledgement (tcp(7), TCP_USER_TIMEOUT)
 
@@ -28,13 +32,13 @@ def tunnel(c: Any, port: int = CONSOLE[1], browser: bool = True) -> None:
     """Serve the console on a local port until Ctrl-C; a dropped SSH connection is opened again when needed."""
     site = fleet.load()
     with fleet.mailhost(c, site) as machine, _listen(port) as listener:
-        forwarder = Forwarder(machine)
+        door = Door(listener.getsockname()[1], f"{CONSOLE[0]}:{CONSOLE[1]}")
+        forwarder = Forwarder(machine, door)
         forwarder.check()
-        address = f"http://127.0.0.1:{listener.getsockname()[1]}/"
-        print(f"{machine.host.name}  rspamd console: {address}  (Ctrl-C ends the tunnel)", flush=True)
+        shown = door.address if browser else f"{door.link}  (good for one browser)"
+        print(f"{machine.host.name}  rspamd console: {shown}  (Ctrl-C ends the tunnel)", flush=True)
         if browser:
-            with contextlib.suppress(webbrowser.Error):
-                webbrowser.open(address)
+            _open_browser(door.link)
         try:
             while True:
                 client, _ = listener.accept()
@@ -44,10 +48,11 @@ def tunnel(c: Any, port: int = CONSOLE[1], browser: bool = True) -> None:
 
 
 class Forwarder:
-    """Carries local connections through one SSH connection, which it opens again after a drop."""
+    """Carries what the door lets in through one SSH connection, which it opens again after a drop."""
 
-    def __init__(self, machine: Machine) -> None:
+    def __init__(self, machine: Machine, door: Door) -> None:
         self.machine = machine
+        self.door = door
         self._connecting = threading.Lock()
 
     def connect(self) -> paramiko.Transport:
@@ -83,33 +88,62 @@ class Forwarder:
             return self.connect().open_channel("direct-tcpip", CONSOLE, peer, timeout=15)
 
     def carry(self, client: socket.socket) -> None:
-        """One local connection, both ways, until either side closes."""
-        with client:
+        """The one request of a local connection, and its answer."""
+        with client, contextlib.suppress(OSError):  # a browser may leave at any time
+            client.settimeout(PATIENCE)
             try:
-                channel = self._channel(client.getpeername())
-            except (MailopsError, OSError, EOFError, paramiko.SSHException) as error:
-                self.machine.listener.say(f"the console does not answer: {error}")
-                return
-            with channel:
-                upward = threading.Thread(target=_pump, args=(client, channel), daemon=True)
-                upward.start()
-                _pump(channel, client)
+                head, body = _read_head(client)
+                passed_on, length = self.door.admit(head)
+                self._pass_on(client, passed_on, body, length)
+            except Refused as refused:
+                client.sendall(refused.answer)
                 _hang_up(client)
-                upward.join()
+
+    def _pass_on(self, client: socket.socket, head: bytes, body: bytes, length: int) -> None:
+        try:
+            channel = self._channel(client.getpeername())
+        except (MailopsError, OSError, EOFError, paramiko.SSHException) as error:
+            self.machine.listener.say(f"the console does not answer: {error}")
+            raise Refused("502 Bad Gateway", "The console does not answer.") from None
+        with channel:
+            channel.sendall(head + body[:length])
+            missing = length - len(body)
+            while missing > 0 and (data := client.recv(min(CHUNK, missing))):
+                channel.sendall(data)
+                missing -= len(data)
+            while missing <= 0 and (data := channel.recv(CHUNK)):
+                client.sendall(data)
+        _hang_up(client)
 
 
-def _pump(source: Any, target: Any) -> None:
-    with contextlib.suppress(OSError):
-        while data := source.recv(CHUNK):
-            target.sendall(data)
-    if isinstance(target, paramiko.Channel):
-        with contextlib.suppress(OSError):
-            target.shutdown_write()
+def _read_head(client: socket.socket) -> tuple[bytes, bytes]:
+    """A request up to its empty line, and what has come of its body; an OSError when the client leaves."""
+    data = b""
+    while b"\r\n\r\n" not in data:
+        if len(data) > LONGEST_HEAD:
+            raise Refused("431 Request Header Fields Too Large", "The head of this request is too long.")
+        if not (more := client.recv(CHUNK)):
+            raise ConnectionError
+        data += more
+    head, end, body = data.partition(b"\r\n\r\n")
+    return head + end, body
+
+
+def _open_browser(link: str) -> None:
+    opened = False
+    with contextlib.suppress(webbrowser.Error):
+        opened = webbrowser.open(link)
+    if not opened:
+        print(f"no browser could be opened; this link is good for one: {link}", flush=True)
 
 
 def _hang_up(client: socket.socket) -> None:
-    with contextlib.suppress(OSError):
-        client.shutdown(socket.SHUT_RDWR)
+    """Close so that the answer arrives: with bytes unread, a kernel would take it back (RFC 9112, 9.6)."""
+    client.shutdown(socket.SHUT_WR)
+    client.settimeout(1)
+    deadline = time.monotonic() + PATIENCE
+    while client.recv(CHUNK) and time.monotonic() < deadline:
+        pass
 
 
 def _listen(port: int) -> socket.socket:

@@ -57,6 +57,8 @@ ATTRIBUTES: dict[str, tuple[int, str, str]] = {
     # Rspamd reads it as _rspamd, also when it may not be everybody's any more (see `mailops.remote.local.mode`).
     "/etc/rspamd/additions.conf": (0o644, "root", "_rspamd"),
 }
+# What Rspamd's console writes to: ours, so that an edit there is one by hand, as any other.
+CONSOLE = "/var/lib/rspamd"
 # The administrator's own additions, in files that mailops never writes: path -> that file, how they are merged.
 LOCAL = "/etc/mailops/local"
 POSTFIX_LOCAL = {
@@ -157,6 +159,8 @@ def _files(site: Site, host: Host, facts: dict[str, Any]) -> tuple[File, ...]:
         "queue_directory": QUEUE,
         "milters": MILTERS,
         "milter_directory": f"/usr/bin/install -d -m 2750 -o _rspamd -g postfix {QUEUE}/rspamd",
+        # Postfix 3.7 lacks later mendings of BDAT.
+        "not_offered": ["chunking"] if facts["release"] == 12 else [],
         "relays": relays,  # other machine -> the account that it logs in with
         "host_names": [name for name in (site.mail_server_hostname,) if name not in site.mail_domains] + [*relays],
         # RFC 5321 wants a postmaster, and what a machine sends comes from root and bounces to it.
@@ -169,7 +173,8 @@ def _files(site: Site, host: Host, facts: dict[str, Any]) -> tuple[File, ...]:
 def _file(site: Site, path: str, content: bytes) -> File:
     if path.startswith(SIEVE):  # Dovecot compiles the scripts as vmail and puts the result beside them
         return File(f"{site.sieve_root}/{path.removeprefix(SIEVE)}", content, 0o644, "vmail", "vmail")
-    mode, owner, group = ATTRIBUTES.get(path, (0o644, "root", "root"))
+    owned = "_rspamd" if path.startswith(f"{CONSOLE}/") else "root"
+    mode, owner, group = ATTRIBUTES.get(path, (0o644, owned, owned))
     local, merge = LOCALS.get(path, ("", "append"))
     return File(path, content, mode, owner, group, local=local, merge=merge)
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import http.cookiejar
+import json
 import re
 import signal
 import socket
 import subprocess
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from tests.e2e.house import FAB, House
+from tests.e2e.house import FAB, House, until
 
 
 @contextmanager
@@ -23,16 +26,34 @@ def tunnel(house: House, *args: str) -> Iterator[tuple[str, subprocess.Popen[str
     ) as process:
         try:
             assert process.stdout is not None
-            found = re.search(r"http://127\.0\.0\.1:\d+/", process.stdout.readline())
+            found = re.search(r"(http://127\.0\.0\.1:\d+/)\?key=\S+", process.stdout.readline())
             assert found
-            yield found[0], process
+            with BROWSER.open(found[0], timeout=20) as page:
+                assert page.url == found[1]  # the key is gone from the address bar
+            yield found[1], process
         finally:
             process.kill()
 
 
+COOKIES = http.cookiejar.CookieJar()
+BROWSER = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(COOKIES))
+STRANGER = urllib.request.build_opener()  # anybody else: another user of the laptop
+
+
 def get(address: str) -> str:
-    with urllib.request.urlopen(address, timeout=20) as answer:
+    with BROWSER.open(address, timeout=20) as answer:
         return str(answer.read().decode())
+
+
+def post(browser: urllib.request.OpenerDirector, address: str, data: str, **headers: str) -> int:
+    """The status that a POST is answered with."""
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    try:
+        with browser.open(urllib.request.Request(address, data.encode(), named), timeout=20) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code
 
 
 def test_the_console_answers_at_the_printed_address(up: House) -> None:
@@ -67,8 +88,47 @@ def test_several_requests_are_carried_side_by_side(up: House) -> None:
         port = int(address.rpartition(":")[2].strip("/"))
         lines = [socket.create_connection(("127.0.0.1", port), 20) for _ in range(6)]
         for line in lines:
-            line.sendall(b"GET /ping HTTP/1.0\r\n\r\n")
+            cookie = "; ".join(f"{each.name}={each.value}" for each in COOKIES)
+            line.sendall(f"GET /ping HTTP/1.0\r\nHost: 127.0.0.1:{port}\r\nCookie: {cookie}\r\n\r\n".encode())
         assert all(b"pong" in _all_of(line) for line in lines)
+
+
+def test_only_the_browser_that_it_opened_gets_in(up: House) -> None:
+    with tunnel(up, "--port", "0") as (address, _):
+        actions = get(f"{address}actions")
+        own, other = address.rstrip("/"), "http://evil.test"
+        for browser, headers in (
+            (STRANGER, {}),  # another user of the laptop
+            (BROWSER, {"Origin": other}),  # a page that posts here
+            (BROWSER, {"Sec_Fetch_Site": "cross-site"}),
+            (BROWSER, {"Host": f"evil.test:{own.rpartition(':')[2]}"}),  # a name that was made to point here
+        ):
+            assert post(browser, f"{address}saveactions", "[99,7,5,null]", **headers) in (403, 421)
+        assert get(f"{address}actions") == actions
+        assert (
+            post(BROWSER, f"{address}saveactions", "[15,null,6,null]", Origin=own, Sec_Fetch_Site="same-origin") == 200
+        )
+
+
+def test_what_the_console_writes_is_an_edit_by_hand(up: House) -> None:
+    """It would survive a restart, and count for all mail."""
+    up.fab("-H", "mail", "push", "--overwrite")
+    with tunnel(up, "--port", "0") as (address, _):
+        try:
+            assert post(BROWSER, f"{address}saveactions", "[99,7,5,null]") == 200
+            assert post(BROWSER, f"{address}savesymbols", '[{"name": "MISSING_MID", "value": 3.5}]') == 200
+            named = {each["uri"]: each["map"] for each in json.loads(get(f"{address}maps")) if each["editable"]}
+            written = "/var/lib/rspamd/spf_whitelist.inc.local"
+            assert post(BROWSER, f"{address}savemap", "evil.test\n", Map=str(named[written])) == 200
+            shown = up.fab("drift", check=False)
+            assert shown.returncode == 3
+            assert re.search(r"\+ .*99", shown.stdout), shown.stdout
+            assert "+evil.test" in shown.stdout
+            assert up.fab("-H", "mail", "push", check=False).returncode != 0
+        finally:
+            up.fab("-H", "mail", "push", "--overwrite")
+        until(lambda: '"reject","value":15.0' in get(f"{address}actions"), 20, "the score of hosts.toml")
+    assert up.fab("drift").returncode == 0
 
 
 def test_ctrl_c_ends_it_cleanly(up: House) -> None:

@@ -1,0 +1,220 @@
+"""Who gets through the tunnel to the console: judged by what a fake console is sent."""
+
+from __future__ import annotations
+
+import re
+import socket
+import threading
+
+import pytest
+
+from mailops.console_door import COOKIE, LONGEST_HEAD, Door, Refused
+from mailops.tunnel import Forwarder
+
+HOST = "127.0.0.1:4711"
+
+
+@pytest.fixture
+def door() -> Door:
+    return Door(4711, "127.0.0.1:11334")
+
+
+def refused(door: Door, head: str) -> str:
+    with pytest.raises(Refused) as caught:
+        door.admit(head.encode("latin-1"))
+    return caught.value.answer.decode()
+
+
+def key_of(door: Door) -> str:
+    return door.link.removeprefix(door.address)
+
+
+def cookie(door: Door) -> str:
+    answer = refused(door, f"GET /{key_of(door)} HTTP/1.1\r\nHost: {HOST}\r\n\r\n")
+    found = re.search(rf"Set-Cookie: ({COOKIE}=[^;]+); Path=/; HttpOnly; SameSite=Strict\r\n", answer)
+    assert found, answer
+    assert "303" in answer.splitlines()[0]
+    assert "Location: /\r\n" in answer
+    return found[1]
+
+
+def request(door: Door, first: str = "GET / HTTP/1.1", *more: str, host: str = HOST) -> str:
+    return "\r\n".join([first, f"Host: {host}", f"Cookie: theme=dark; {cookie(door)}", *more, "", ""])
+
+
+def test_the_link_is_exchanged_for_a_cookie_once(door: Door) -> None:
+    passed, length = door.admit(request(door).encode())
+    assert length == 0
+    assert passed == b"GET / HTTP/1.1\r\nHost: 127.0.0.1:11334\r\nCookie: theme=dark\r\nConnection: close\r\n\r\n"
+    again = refused(door, f"GET /{key_of(door)} HTTP/1.1\r\nHost: {HOST}\r\n\r\n")
+    assert again.startswith("HTTP/1.1 403")
+    assert "Set-Cookie" not in again
+
+
+def test_the_browser_that_has_the_cookie_may_open_the_link_again(door: Door) -> None:
+    assert refused(door, request(door, f"GET /{key_of(door)} HTTP/1.1")).startswith("HTTP/1.1 303")
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        f"GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n",
+        f"GET /?key=guess HTTP/1.1\r\nHost: {HOST}\r\n\r\n",
+        f"POST /saveactions HTTP/1.1\r\nHost: {HOST}\r\nCookie: {COOKIE}=guess\r\n\r\n",
+        f"POST /saveactions HTTP/1.1\r\nHost: {HOST}\r\nCookie: {COOKIE}=\r\n\r\n",
+    ],
+)
+def test_nobody_gets_in_without_the_key_or_the_cookie(door: Door, head: str) -> None:
+    assert refused(door, head).startswith("HTTP/1.1 403")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "Origin: http://evil.test",
+        "Origin: null",
+        "Origin: http://127.0.0.1:4712",
+        "Origin: https://127.0.0.1:4711",
+        "Origin: http://localhost:4711",
+        "Sec-Fetch-Site: cross-site",
+        "Sec-Fetch-Site: same-site",
+        "sec-fetch-site: CROSS-SITE",
+    ],
+)
+def test_another_site_gets_nothing_even_with_the_cookie(door: Door, line: str) -> None:
+    assert refused(door, request(door, "POST /saveactions HTTP/1.1", line)).startswith("HTTP/1.1 403")
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.test:4711", "evil.test", "127.0.0.1", "127.0.0.1:80", "localhost.evil.test:4711", ""]
+)
+def test_a_name_that_was_made_to_point_here_is_refused(door: Door, host: str) -> None:
+    assert refused(door, request(door, host=host)).startswith("HTTP/1.1 421")
+
+
+def test_a_second_host_is_refused(door: Door) -> None:
+    assert refused(door, request(door, "GET / HTTP/1.1", "Host: evil.test")).startswith("HTTP/1.1 421")
+
+
+@pytest.mark.parametrize("host", [HOST, "localhost:4711", "LOCALHOST:4711"])
+def test_its_own_pages_pass_under_both_of_its_names(door: Door, host: str) -> None:
+    own = ("Sec-Fetch-Site: same-origin", f"Origin: http://{host.lower()}", "Content-Length: 2")
+    passed, length = door.admit(request(door, "POST /saveactions HTTP/1.1", *own, host=host).encode())
+    assert b"\r\nHost: 127.0.0.1:11334\r\n" in passed
+    assert length == 2
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ("Content-Length: 4", "Transfer-Encoding: chunked"),
+        ("Transfer-Encoding: chunked",),
+        ("transfer-encoding: identity",),
+        ("Content-Length: 4", "Content-Length: 4"),
+        ("Content-Length: 4, 4",),
+        ("Content-Length: +4",),
+        ("Content-Length: 0x4",),
+        ("Content-Length: -1",),
+        ("Content-Length: ",),
+        ("Content-Length : 4",),
+        ("X: 1\r\n folded: 2",),
+        ("X: 1\nTransfer-Encoding: chunked",),
+        ("X: 1\rTransfer-Encoding: chunked",),
+        ("X: \x00",),
+        ("no header",),
+    ],
+)
+def test_a_request_whose_end_is_a_matter_of_opinion_is_refused(door: Door, lines: tuple[str, ...]) -> None:
+    assert re.match(r"HTTP/1\.1 4(00|11) ", refused(door, request(door, "POST / HTTP/1.1", *lines)))
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        "GET http://evil.test/ HTTP/1.1",
+        "CONNECT evil.test:80 HTTP/1.1",
+        "GET / HTTP/2.0",
+        "GET  / HTTP/1.1",
+        "GET /a b HTTP/1.1",
+        "get / HTTP/1.1",
+        "GET /",
+        "\x16\x03\x01",
+    ],
+)
+def test_only_plain_requests_pass(door: Door, first: str) -> None:
+    assert refused(door, request(door, first)).startswith("HTTP/1.1 400")
+
+
+def test_what_belongs_to_the_connection_stays_behind(door: Door) -> None:
+    lines = ("Connection: keep-alive", "Upgrade: websocket", "Expect: 100-continue", "Password: q1")
+    passed, _ = door.admit(request(door, "GET / HTTP/1.1", *lines).encode())
+    assert passed.count(b"Connection: ") == 1
+    assert b"Upgrade" not in passed
+    assert b"Expect" not in passed
+    assert b"\r\nPassword: q1\r\n" in passed
+
+
+# --- Over real sockets
+
+
+def carried(door: Door, *pieces: bytes) -> tuple[bytes, bytes]:
+    """What the client is answered, and what the console has been sent."""
+    client, inside = socket.socketpair()
+    channel, console = socket.socketpair()
+    forwarder = Forwarder(None, door)  # type: ignore[arg-type]
+    forwarder._channel = lambda peer: channel  # type: ignore[assignment,method-assign,return-value]
+    sent = bytearray()
+
+    def answer() -> None:
+        with console:
+            console.settimeout(5)
+            while data := console.recv(1 << 16):
+                sent.extend(data)
+                head, _, body = bytes(sent).partition(b"\r\n\r\n")
+                length = re.search(rb"Content-Length: (\d+)", head)
+                if len(body) >= int(length[1] if length else 0):
+                    console.sendall(b"HTTP/1.1 200 OK\r\n\r\npong")
+                    return
+
+    works = [threading.Thread(target=answer), threading.Thread(target=forwarder.carry, args=(inside,))]
+    for work in works:
+        work.start()
+    for piece in pieces:
+        client.sendall(piece)
+    client.settimeout(5)
+    said = b"".join(iter(lambda: client.recv(1 << 16), b""))
+    client.close()
+    works[1].join(5)
+    channel.close()
+    works[0].join(5)
+    assert not any(work.is_alive() for work in works)
+    return said, bytes(sent)
+
+
+def test_a_request_in_pieces_arrives_whole(door: Door) -> None:
+    head = request(door, "POST /saveactions HTTP/1.1", "Content-Length: 6").encode()
+    said, sent = carried(door, head[:20], head[20:] + b"abc", b"def")
+    assert said.endswith(b"pong")
+    assert sent.endswith(b"\r\n\r\nabcdef")
+    assert COOKIE.encode() not in sent
+
+
+def test_what_hides_behind_a_request_never_reaches_the_console(door: Door) -> None:
+    head = request(door, "POST /ping HTTP/1.1", "Content-Length: 3").encode()
+    second = b"POST /saveactions HTTP/1.1\r\nHost: evil.test\r\nContent-Length: 1\r\n\r\nx"
+    said, sent = carried(door, head + b"abc" + second)
+    assert said.count(b"HTTP/1.1 ") == 1
+    assert sent.endswith(b"abc")
+    assert b"saveactions" not in sent
+
+
+def test_a_refused_request_reaches_nobody(door: Door) -> None:
+    said, sent = carried(door, b"POST /saveactions HTTP/1.1\r\nHost: evil.test\r\nContent-Length: 9\r\n\r\nabc")
+    assert said.startswith(b"HTTP/1.1 421 ")
+    assert sent == b""
+
+
+def test_an_endless_head_is_cut(door: Door) -> None:
+    said, sent = carried(door, b"GET / HTTP/1.1\r\nX: ", b"x" * (LONGEST_HEAD + 1))
+    assert said.startswith(b"HTTP/1.1 431 ")
+    assert sent == b""

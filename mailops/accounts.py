@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from mailops import secrets
-from mailops.errors import MailopsError
+from mailops.errors import BAD_INPUT, MailopsError
 from mailops.remote import accounts as remote
 from mailops.remote import crypt
 from mailops.remote.errors import AgentError
@@ -36,15 +36,17 @@ def run(c: Any, argv: Sequence[str], as_json: bool = False) -> None:
 
 
 def parse(argv: Sequence[str]) -> remote.Command:
-    """The command that `argv` is; MailopsError (2), which never repeats a password, when it is none."""
+    """The command that `argv` is; MailopsError (2), which never repeats a password, when it is none or has one."""
+    if argv[:1] in (["adduser"], ["passwd"]) and len(argv) > 2:
+        shown = "a password in the command line is seen by everybody who runs ps, and stays in the shell's history"
+        raise MailopsError(shown, f'choose another one; fab mailcfg "{argv[0]} <email>" asks for it', BAD_INPUT)
     with _as_mailops_error():
         return remote.parse(argv)
 
 
 def mailcfg(machine: Machine, command: remote.Command, as_json: bool = False) -> None:
     """Have `machine` do `command`, and print what it says, as a table or as JSON."""
-    hashed = None if command.pw is None else hash_password(secrets.remember(command.pw))
-    args = {"argv": [command.name, *command.words], "hash": hashed}
+    args = {"argv": [command.name, *command.words]}
     # The machine asks only when a password is really needed, and all else is right.
     answer = machine.call("mailcfg", args, {"hash": ask_hash})
     if as_json:

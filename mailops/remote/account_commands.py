@@ -46,6 +46,10 @@ class Work:
         found = self.db.execute(f"SELECT count(*) FROM {table} WHERE {column} LIKE ?", (_like(name),))  # noqa: S608
         return int(found.fetchone()[0])
 
+    def home(self, email: str) -> str:
+        local, _, name = email.rpartition("@")
+        return f"{self.place.mail}/{name}/{local}"
+
     def need_hash(self) -> str:
         if self.hashed is None:
             raise NeedsPassword
@@ -98,7 +102,7 @@ def _adduser(work: Work, email: str) -> None:
     _need_domain(work, email)
     work.db.execute("INSERT INTO users(email, password) VALUES (?, ?)", (email, work.need_hash()))
     work.lines.append(f"added {email}")
-    if os.path.isdir(folder := _folder(work.place, email)):
+    if os.path.isdir(folder := work.home(email)):
         work.lines.append(f"note: the mail in {folder}, of an earlier time, is in the mailbox again")
     goes_to = work.column("SELECT dst FROM aliases WHERE src = ? ORDER BY dst", email)
     if goes_to and email not in goes_to:
@@ -109,7 +113,7 @@ def _rmuser(work: Work, email: str) -> None:
     _need_user(work, email)
     work.db.execute("DELETE FROM users WHERE email = ?", (email,))
     work.lines.append(f"removed {email}")
-    if os.path.isdir(folder := _folder(work.place, email)):
+    if os.path.isdir(folder := work.home(email)):
         work.lines.append(f"its mail stays in {folder}")
     for number, src in work.db.execute("SELECT id, src FROM aliases WHERE dst = ? ORDER BY id", (email,)):
         work.lines.append(f"note: the alias {src} (id {number}) still points there, and its mail will bounce")
@@ -252,11 +256,6 @@ def _contents(work: Work, name: str) -> str:
     users, aliases = work.count("users", "email", name), work.count("aliases", "src", name)
     words = [f"{users} user{'s' * (users > 1)}"] * (users > 0)
     return ", ".join(words + [f"{aliases} alias{'es' * (aliases > 1)}"] * (aliases > 0))
-
-
-def _folder(place: Place, email: str) -> str:
-    local, _, name = email.rpartition("@")
-    return f"{place.mail}/{name}/{local}"
 
 
 def _like(name: str) -> str:

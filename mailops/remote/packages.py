@@ -26,6 +26,14 @@ def missing(wanted: list[str]) -> list[str]:
     return [name for name in wanted if not _is_installed(text, name.encode())]
 
 
+def version(name: str) -> str:
+    """The installed version of a package, "" when it is not there."""
+    with open(STATUS, encoding="utf-8", errors="replace") as file:
+        _, found, entry = f"\n{file.read()}".partition(f"\nPackage: {name}\n")
+    fields = dict(line.split(": ", 1) for line in entry.partition("\n\n")[0].splitlines() if ": " in line)
+    return fields.get("Version", "") if found and fields.get("Status", "").endswith(" installed") else ""
+
+
 def _is_installed(text: bytes, name: bytes) -> bool:
     """deb822(5): each entry begins with its Package, and has a Status."""
     entry = text.find(b"\nPackage: %s\n" % name)

@@ -7,10 +7,11 @@ import time
 from typing import Any
 
 from . import certificate as certificates
-from . import drift, generations, lock, machine, probe, services, transaction, vault_conf
+from . import database, drift, generations, lock, machine, packages, probe, services, transaction, vault_conf
 from .errors import AgentError
 from .shell import run
 
+SCARCE = 100 << 20  # bytes; two messages of the largest size
 CERTIFICATE = "/etc/mailops/tls/fullchain.pem"
 
 
@@ -25,7 +26,7 @@ def call(args: dict[str, Any], link: Any) -> dict[str, Any]:
     units = services.states([service["unit"] for service in wanted["services"]])
     running = {unit: state["ActiveState"] for unit, state in units.items()}
     asked = [item for item in wanted["probes"] if not item.get("when")]  # the others take their time
-    answers = probe.ask_all(asked) if opened else {}
+    answers = probe.ask_all(asked) | _stored(wanted) if opened else {}
     active = generations.active()
     well = all(state == "active" for state in running.values()) and not any(answers.values())
     return {
@@ -38,6 +39,7 @@ def call(args: dict[str, Any], link: Any) -> dict[str, Any]:
         "probes": answers,
         "queue": _queue() if opened else None,  # it lies in the vault
         "uptime": _uptime(),
+        "rspamd": packages.version("rspamd"),
         "generation": active["number"],
         "applied": active.get("when"),
         "busy": (busy := lock.holder()),
@@ -65,6 +67,22 @@ def _vault(wanted: dict[str, Any], opened: bool | None) -> dict[str, Any]:
         return told | {"answers": False}
     space = os.statvfs(wanted["mountpoint"])
     return told | {"free": space.f_bavail * space.f_frsize}
+
+
+def _stored(wanted: dict[str, Any]) -> dict[str, str]:
+    """What is wrong with the things that an open vault holds, as a probe says it; "" when all is well."""
+    if not wanted["vault"]:
+        return {}
+    space = os.statvfs(wanted["vault"]["mountpoint"])
+    free = space.f_bavail * space.f_frsize
+    full = f"{free >> 20} MiB are left, and mail waits or is refused; make room" if free < SCARCE else ""
+    try:
+        with database.opened(wanted["accounts"]["database"]) as db:
+            said = str(db.execute("PRAGMA quick_check(1)").fetchone()[0])
+        damage = "" if said == "ok" else f"{wanted['accounts']['database']} is damaged: {said}"
+    except AgentError as error:
+        damage = error.message
+    return {"vault": full, "accounts": damage}
 
 
 def _queue() -> int:

@@ -187,7 +187,9 @@ def _services(site: Site, release: int) -> tuple[Service, ...]:
         postfix_roots += (f"{units}/postfix@.service.d",)
     return (
         Service("redis-server.service", ("/etc/redis",), "restart", checks=(_redis_check(site),)),
-        Service("rspamd.service", ("/etc/rspamd",), "reload", checks=(RSPAMD_CHECK,), warm=_rspamd_warm(release)),
+        Service(
+            "rspamd.service", ("/etc/rspamd", CONSOLE), "reload", checks=(RSPAMD_CHECK,), warm=_rspamd_warm(release)
+        ),
         Service("dovecot.service", ("/etc/dovecot", TLS), "reload", checks=_dovecot_checks(site)),
         Service("postfix.service", postfix_roots, "reload", checks=POSTFIX_CHECKS),
     )

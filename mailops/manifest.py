@@ -120,6 +120,7 @@ class Probe(NamedTuple):
 class Manifest(NamedTuple):
     role: str
     hostname: str
+    release: int  # of Debian: the files are for this one and no other
     packages: tuple[str, ...] = ()
     debconf: tuple[str, ...] = ()  # answers to what a package asks as it is installed (debconf-set-selections(1))
     users: tuple[User, ...] = ()

@@ -40,7 +40,8 @@ def _lines(name: str, result: dict[str, Any]) -> list[str]:
     if result.get("rspamd"):
         head += f"  rspamd {result['rspamd']}"
     if result["state"] == "locked":
-        locked = f"{'':<12} the vault is locked, mail is off; next: fab -H {name} unlock"
+        task = "bootstrap" if result.get("upgraded") else "unlock"
+        locked = f"{'':<12} the vault is locked, mail is off; next: fab -H {name} {task}"
         return [head, locked] + [f"{'':<12} ● {line}" for line in _odd(name, result)]
     bad = []
     if vault and vault["open"] and not vault.get("answers", True):
@@ -56,8 +57,10 @@ def _odd(name: str, result: dict[str, Any]) -> list[str]:
     odd += [f"{line}; next: fab -H {name} bootstrap" for line in result.get("certificate_fault", [])]
     if damage := (result["vault"] or {}).get("damage"):
         odd.append(f"{damage['what']}; next: {damage['next']}")
-    task = "unlock" if result["state"] == "locked" else "bootstrap"
+    task = "unlock" if result["state"] == "locked" and not result.get("upgraded") else "bootstrap"
     interrupted = f"an interrupted run is to be finished or undone; next: fab -H {name} {task}"
+    if result.get("upgraded"):
+        odd.append(f"{result['upgraded']}; next: fab -H {name} bootstrap")
     return odd + ([interrupted] if result["interrupted"] else []) + ([result["busy"]] if result["busy"] else [])
 
 

@@ -28,6 +28,8 @@ def unlock(args: dict[str, Any], link: Any) -> dict[str, Any]:
     wanted = machine.manifest()
     if not wanted["vault"]:
         raise AgentError(f"this machine is a {wanted['role']}; it has no vault", code=2)
+    if upgraded := machine.other_release(wanted):
+        raise AgentError(f"{upgraded}; nothing was started", "fab -H NAME bootstrap")
     # Asked for before the lock is taken: a prompt that somebody walked away from must not keep others out.
     passphrase = None
     if not machine.vault_is_open(wanted):

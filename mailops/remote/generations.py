@@ -18,7 +18,7 @@ from typing import Any
 
 from .errors import AgentError
 from .files import State, digest, read, read_json, write_whole
-from .machine import STATE
+from .machine import MANIFEST, STATE
 from .shell import sync_directory, write_atomic
 
 OBJECTS = f"{STATE}/objects"
@@ -103,14 +103,23 @@ def content(state: State) -> bytes | None:
     return found if digest(found) == state["sha256"] else None
 
 
+def manifest(record: Record) -> dict[str, Any]:
+    """The manifest that the files of a generation are of. AgentError when it is not kept any more."""
+    text = content(record["files"].get(MANIFEST))
+    if text is None:
+        raise AgentError(f"the manifest of generation {record['number']} is not kept here any more")
+    found: dict[str, Any] = json.loads(text)
+    return found
+
+
 def write_record(target: str, record: Record) -> None:
     os.makedirs(RECORDS, mode=0o700, exist_ok=True)
     write_whole(target, json.dumps(record).encode(), 0o600)
     sync_directory(RECORDS)
 
 
-def mark_proven(record: Record) -> None:
-    write_atomic(path(record["number"]), json.dumps(record | {"proven": True}).encode(), 0o600)
+def mark_proven(record: Record, proven: bool = True) -> None:
+    write_atomic(path(record["number"]), json.dumps(record | {"proven": proven}).encode(), 0o600)
 
 
 def proven_before(record: Record) -> Record | None:

@@ -44,6 +44,14 @@ def manifest() -> dict[str, Any]:
     return data
 
 
+def other_release(applied: dict[str, Any]) -> str:
+    """What to tell a person when Debian was upgraded since the files of the manifest `applied` were made; else ""."""
+    made_for, now = applied.get("release"), facts()["release"]
+    if made_for in (None, now):
+        return ""
+    return f"this machine runs Debian {now}, and the configuration is for Debian {made_for}"
+
+
 def vault_is_open(applied: dict[str, Any]) -> bool:
     """Whether the vault's filesystem is mounted and alive. AgentError (5) when it does not answer."""
     vault = applied.get("vault")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from . import drift, generations, machine
@@ -47,7 +46,9 @@ def call(args: dict[str, Any], link: Any) -> dict[str, Any]:
         run.recover()
         active = generations.active()
         target = _earlier(active, args.get("to"))
-        wanted = _manifest(target)
+        wanted = generations.manifest(target)
+        if upgraded := machine.other_release(wanted):
+            raise AgentError(f"generation {target['number']} cannot come back: {upgraded}")
         opened = machine.vault_is_open(machine.manifest())
         run.mountpoint = (wanted["vault"] or {}).get("mountpoint", "")
         change = _change(active, target, opened)
@@ -69,13 +70,13 @@ def prove(run: Run) -> None:
         run.activate(machine.manifest(), [], prove=True)
     except AgentError as error:
         target = generations.proven_before(active)
-        if active["proven"] or not target:
+        if active["proven"] or not target or machine.other_release(generations.manifest(target)):
             raise
         change = _change(active, target, True)
         edits = [path for path, now in change.before.items() if path != MANIFEST and _is_edited(path, now, active)]
         for path in edits:  # whoever edited it is not here to be asked
             del change.before[path], change.after[path]
-        run.apply(_manifest(target), change, target, True)
+        run.apply(generations.manifest(target), change, target, True)
         text = f"generation {active['number']}, pushed while the vault was locked, does not work: {error.message}"
         back = f"generation {target['number']} is active again, and answers; mail is up"
         back += f"\n  left as edited on this machine: {', '.join(edits)}" if edits else ""
@@ -105,15 +106,6 @@ def _earlier(active: Record, number: int | None) -> Record:
     if number == active["number"]:
         raise AgentError(f"generation {number} is the active one", "fab generations lists the others", 2)
     return generations.load(number)
-
-
-def _manifest(record: Record) -> dict[str, Any]:
-    """The manifest that the files of a generation are of."""
-    text = generations.content(record["files"].get(MANIFEST))
-    if text is None:
-        raise AgentError(f"the manifest of generation {record['number']} is not kept here any more")
-    manifest: dict[str, Any] = json.loads(text)
-    return manifest
 
 
 def _change(active: Record, target: Record, opened: bool) -> Change:

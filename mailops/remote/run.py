@@ -205,6 +205,8 @@ class Run:
             self.link.step("rollback", "failed")
             text = f"{reasons[0]}\n  the vault has gone in the middle of it, and with it a part of what is to be undone"
             return AgentError(text, "fab -H NAME unlock undoes it", LOCKED)
+        if active["number"] and (upgraded := machine.other_release(generations.manifest(active))):
+            return self._stay(reasons, upgraded)
         paths = transaction.undo()
         _reload_units(paths)
         after = ""
@@ -229,6 +231,15 @@ class Run:
         back += after or (", which answers" if active["number"] else "")
         told = "\n  ".join([reasons[0], back + stays, *reasons[1:]])
         return AgentError(told, outcome="rolled back")
+
+    def _stay(self, reasons: list[str], upgraded: str) -> AgentError:
+        """Files that do not work yet are better than those of a release that is gone."""
+        transaction.finish()
+        generations.mark_proven(generations.active(), proven=False)
+        self.link.step("rollback", "failed", "there is nothing to go back to")
+        self.link.resolute = False
+        stays = f"{upgraded} in the generation before, so that the new files stay; they are not proven to work"
+        return AgentError("\n  ".join([reasons[0], stays, *reasons[1:]]), "mend it, then: fab -H NAME bootstrap")
 
     def _note(self, outcome: str, why: str = "") -> None:
         entry = {"when": self.began, **self.by, "revision": self.ask_revision(), "generation": self.generation}

@@ -34,6 +34,7 @@ def call(args: dict[str, Any], link: Any) -> dict[str, Any]:
         "role": wanted["role"],
         "hostname": wanted["hostname"],
         "release": facts["release"],
+        "upgraded": machine.other_release(wanted),
         "vault": _vault(wanted["vault"], opened) if wanted["vault"] else None,
         "services": running,
         "probes": answers,

@@ -78,6 +78,7 @@ def manifest(site: Site, host: Host, facts: dict[str, Any]) -> Manifest:
     return Manifest(
         role="mailhost",
         hostname=site.mail_server_hostname,
+        release=facts["release"],
         packages=PACKAGES,
         debconf=POSTFIX_DEBCONF,
         users=_users(site),

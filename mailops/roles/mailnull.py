@@ -32,6 +32,7 @@ def manifest(site: Site, host: Host, facts: dict[str, Any], secrets: Callable[[S
     return Manifest(
         role="mailnull",
         hostname=roles.host_name(site, host),
+        release=facts["release"],
         packages=PACKAGES,
         debconf=POSTFIX_DEBCONF,
         directories=places_for(POSTFIX_LOCAL),

@@ -74,7 +74,8 @@ def at_boot(services: list[dict[str, Any]], dry_run: bool = False) -> list[str]:
 def touched(service: dict[str, Any], paths: list[str]) -> str:
     """What the changed `paths` ask of a service: "" for nothing, else "reload" or "restart"."""
     unit = service["unit"]
-    own_unit = (f"{UNIT_FILES}/{unit}", f"{UNIT_FILES}/{unit}.d/")
+    instances = unit.replace(".", "@.")  # on Debian 12 the daemons of Postfix run in one
+    own_unit = (f"{UNIT_FILES}/{unit}", f"{UNIT_FILES}/{unit}.d/", f"{UNIT_FILES}/{instances}.d/")
     if any(path.startswith(own_unit) for path in paths):
         return "restart"
     if any(path == root or path.startswith(f"{root}/") for path in paths for root in service["roots"]):

@@ -167,7 +167,7 @@ def _files(site: Site, host: Host, facts: dict[str, Any]) -> tuple[File, ...]:
         # RFC 5321 wants a postmaster, and what a machine sends comes from root and bounces to it.
         "host_locals": sorted({"root", "postmaster", *site.mail_local_admin_aliases}),
     }
-    tree = render.tree(("mailhost", f"mailhost-debian{facts['release']}"), names)
+    tree = render.tree(("postfix", "mailhost", f"mailhost-debian{facts['release']}"), names)
     return tuple(_file(site, path, content) for path, content in tree.items())
 
 
@@ -182,17 +182,13 @@ def _file(site: Site, path: str, content: bytes) -> File:
 
 def _services(site: Site, release: int) -> tuple[Service, ...]:
     """In the order of their start. Postfix comes last: mail is taken when everything else is there."""
-    units = "/etc/systemd/system"
-    postfix_roots: tuple[str, ...] = ("/etc/postfix", TLS)
-    if release == 12:  # its daemons run in an instance of this unit
-        postfix_roots += (f"{units}/postfix@.service.d",)
     return (
         Service("redis-server.service", ("/etc/redis",), "restart", checks=(_redis_check(site),)),
         Service(
             "rspamd.service", ("/etc/rspamd", CONSOLE), "reload", checks=(RSPAMD_CHECK,), warm=_rspamd_warm(release)
         ),
         Service("dovecot.service", ("/etc/dovecot", TLS), "reload", checks=_dovecot_checks(site)),
-        Service("postfix.service", postfix_roots, "reload", checks=POSTFIX_CHECKS),
+        Service("postfix.service", ("/etc/postfix", TLS), "reload", checks=POSTFIX_CHECKS),
     )
 
 

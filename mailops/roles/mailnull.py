@@ -24,7 +24,7 @@ def manifest(site: Site, host: Host, facts: dict[str, Any], secrets: Callable[[S
     """
     certificate = str(facts.get("mailhost_certificate") or "")
     names = roles.variables(site, host, facts) | {"mailhost_certificate": certificate}
-    tree = render.tree(("mailnull", f"mailnull-debian{facts['release']}"), names)
+    tree = render.tree(("postfix", "mailnull", f"mailnull-debian{facts['release']}"), names)
     files = [_file(path, content) for path, content in tree.items()]
     if certificate:
         files.append(File(CERTIFICATE, certificate.encode()))

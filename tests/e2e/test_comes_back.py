@@ -1,0 +1,91 @@
+"""What was killed, or was away for a while, is there again without anybody's hand; and never beside a locked vault."""
+
+from __future__ import annotations
+
+import smtplib
+
+from tests.e2e.house import House, token, until
+from tests.e2e.test_vault import mail_processes, open_ports
+
+ADMIN, USER1 = "admin@example.test", "user1@example.test"
+DATABASE = "/vault/db/mail.sqlite"
+MASTERS = {
+    "dovecot": "cat /run/dovecot/master.pid",
+    "redis-server": "pidof -s redis-server",
+    "rspamd": "systemctl show -p MainPID --value rspamd",
+    "postfix": "cat /var/spool/postfix/pid/master.pid",
+}
+
+
+def kill(house: House, machine: str, daemon: str) -> None:
+    """kill -9 of the first process; returns when there is another one."""
+    find = MASTERS[daemon]
+    old = house.run(machine, f"pid=$({find}); kill -9 $pid; echo $pid").strip()
+
+    def afresh() -> bool:
+        new = house.run(machine, f"systemctl is-active --quiet {daemon} && {find}", check=False).strip()
+        return bool(new) and new != old
+
+    until(afresh, 20, f"another {daemon} on {machine}")
+
+
+def answer(house: House, recipient: str = USER1) -> int:
+    """What port 25 says of a recipient; 0 for no answer at all."""
+    try:
+        with smtplib.SMTP(house.address("mail"), 25, local_hostname="mx.elsewhere.test", timeout=5) as client:
+            client.ehlo()
+            client.mail("stranger@elsewhere.test")
+            return client.rcpt(recipient)[0]
+    except OSError:
+        return 0
+
+
+def test_daemons_that_are_killed_come_back_and_mail_goes_on(up: House) -> None:
+    with up.submission():  # its process outlives the master, if it may, and keeps the ports
+        for daemon in MASTERS:
+            kill(up, "mail", daemon)
+    for machine in ("backup", "web"):
+        kill(up, machine, "postfix")
+    until(lambda: up.state() == "up", 30, "all that answers")
+    up.arrives(USER1, up.stranger_sends(USER1))
+    subject = token()
+    up.run("web", "sendmail root", stdin=f"Subject: {subject}\n\nFrom a null client.\n")
+    up.arrives(ADMIN, subject, sender="web")
+
+
+def test_a_stop_is_a_stop_and_nothing_comes_back_beside_a_locked_vault(up: House) -> None:
+    up.run("mail", "systemctl stop dovecot")
+    up.run("mail", f"kill -9 $({MASTERS['rspamd']}) $({MASTERS['postfix']}); kill -9 $(pidof gocryptfs)")
+    until(lambda: up.state() == "locked", 30, "a locked machine")
+    up.run("mail", "sleep 3")  # three times as long as a daemon waits before it is started again
+    assert open_ports(up) == []
+    assert mail_processes(up) == set()
+    up.fab("unlock")
+    assert up.state() == "up"
+
+
+def test_accounts_that_were_away_are_seen_again(up: House) -> None:
+    with smtplib.SMTP(up.address("mail"), 25, local_hostname="mx.elsewhere.test", timeout=30) as busy:
+        try:
+            up.run("mail", f"mv {DATABASE} {DATABASE}.away; systemctl reload postfix")
+            until(lambda: answer(up) in (0, 451), 20, "no answer to who exists")
+            assert answer(up, "nobody@example.test") in (0, 451), "a stranger is told to wait, not that nobody is there"
+        finally:
+            up.run("mail", f"mv {DATABASE}.away {DATABASE}")
+        busy.ehlo()  # somebody holds on to a process all the time
+        until(lambda: answer(up) == 250, 60, "the accounts")
+    assert answer(up, "nobody@example.test") == 550
+
+
+def test_a_null_client_whose_resolver_comes_late_sends_what_waited(up: House) -> None:
+    subject = token()
+    late = "/run/systemd/resolve"  # the place that a link leads to, where it is not a file
+    up.run("web", "cp /etc/resolv.conf /root/resolv.conf; rm /etc/resolv.conf /var/spool/postfix/etc/resolv.conf")
+    try:
+        up.run("web", f"ln -s ..{late}/stub-resolv.conf /etc/resolv.conf; systemctl restart postfix; sendmail root",
+               stdin=f"Subject: {subject}\n\nLate.\n")  # fmt: skip
+        until(lambda: "try again" in up.run("web", "mailq"), 30, "a message that waits for a resolver")
+        up.run("web", f"mkdir -p {late}; cp /root/resolv.conf {late}/stub-resolv.conf")
+        up.arrives(ADMIN, subject, seconds=20)  # nobody told it to
+    finally:
+        up.run("web", f"rm -f /etc/resolv.conf; mv /root/resolv.conf /etc/resolv.conf; rm -rf {late}")

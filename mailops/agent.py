@@ -100,21 +100,28 @@ RAN_BEFORE = "[ -e /var/cache/mailops/{name} ] && [ -e /var/lib/dpkg/info/python
 
 CLIENT = 'set -- "${SSH_CLIENT%% *}"\n'
 # A machine without python3 gets it first, with a sign of life every few seconds.
-# Debian's own daily timer may hold the lists just now, at a first boot above all: that passes.
+# Debian's own daily timer may hold the lists just now, at a first boot above all: that passes. A source that
+# does not work is told of, and does without: python3 may be in another one.
 INSTALL_PYTHON = """
 install_python() {
     export DEBIAN_FRONTEND=noninteractive
     tries=0
     dpkg --configure -a --force-confold
-    until apt-get -q update; do
-        tries=$((tries + 1)); [ $tries -lt 60 ] || return 1; sleep 1
+    brief="-o Acquire::Retries=1 -o Acquire::http::Timeout=10 -o Acquire::https::Timeout=10"
+    until said=$(apt-get -q $brief update 2>&1); do
+        case $said in *" lock"*) tries=$((tries + 1)) ;; *) break ;; esac
+        [ $tries -lt 60 ] || break; sleep 1
+    done
+    echo "$said"
+    echo "$said" | sed -n 's/^[EW]: //p' | tr -dc '[:print:]\\n' | tr -d '"\\\\' | while read -r line; do
+        echo '{"t":"say","text":"a source of packages is left out: '"$line"'"}' >&3
     done
     apt-get -yq -o DPkg::Lock::Timeout=300 install --no-install-recommends python3
 }
 if ! have_python; then
     echo '{"t":"say","text":"installing python3"}'
     while sleep 1 >/dev/null; do echo '{"t":"beat"}'; done &
-    install_python </dev/null >/run/mailops-python.log 2>&1 || {
+    install_python </dev/null 3>&1 >/run/mailops-python.log 2>&1 || {
         kill $!; echo "python3 could not be installed:" >&2; tail -n 3 /run/mailops-python.log >&2; exit 1
     }
     kill $!

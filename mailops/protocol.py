@@ -115,7 +115,8 @@ STATUS = record(
     | {"services": table(line()), "probes": table(line()), "uptime": real(), "drift": NAMES}
     | {"busy": line(), "interrupted": flag},
     {"generation": number(), "applied": maybe(WHEN), "now": WHEN, "certificate": lines()}
-    | {"certificate_fault": listing(line(), 10), "rspamd": line(), "upgraded": line()},
+    | {"certificate_fault": listing(line(), 10), "packages": listing(line(), 20)}
+    | {"rspamd": line(), "upgraded": line()},
 )
 PAST = record(
     BY | {"when": WHEN, "outcome": line(CELL), "changed": table(either(number(), NAMES), 100)},

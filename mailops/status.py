@@ -57,6 +57,8 @@ def _odd(name: str, result: dict[str, Any]) -> list[str]:
     odd += [f"{line}; next: fab -H {name} bootstrap" for line in result.get("certificate_fault", [])]
     if damage := (result["vault"] or {}).get("damage"):
         odd.append(f"{damage['what']}; next: {damage['next']}")
+    if broken := result.get("packages"):
+        odd.append(f"packages are half installed: {', '.join(broken)}; next, as root there: dpkg --configure -a")
     task = "unlock" if result["state"] == "locked" and not result.get("upgraded") else "bootstrap"
     interrupted = f"an interrupted run is to be finished or undone; next: fab -H {name} {task}"
     if result.get("upgraded"):

@@ -83,7 +83,7 @@ def plan(wanted: dict[str, Any], link: Any) -> dict[str, Any]:
     changes = {
         "packages": absent,
         "users": users.converge(wanted["users"], dry_run=True),
-        "boot": services.at_boot(wanted["services"], dry_run=True),
+        "boot": services.at_boot(wanted["services"], dry_run=True) + packages.keep_policy(wanted, dry_run=True),
         "directories": files.make_directories(wanted["directories"], dry_run=True),
         "agent": installed.converge(dry_run=True),
         "certificates": certificate.converge(wanted["certificates"], dry_run=True),
@@ -158,7 +158,7 @@ class Convergence(Run):
             self.room("units", self.tie_units)
         warm = Warming(wanted["services"])
         self.room("packages", lambda: self.install(warm))
-        self.room("boot", lambda: services.at_boot(wanted["services"]))
+        self.room("boot", lambda: services.at_boot(wanted["services"]) + packages.keep_policy(wanted))
         self.room("users", lambda: users.converge(wanted["users"]))
         self.room("directories", lambda: files.make_directories(wanted["directories"]))
         self.room("agent", installed.converge)

@@ -6,17 +6,55 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .errors import AgentError
+from .lock import RUN
 from .shell import ENVIRONMENT, run, runs, tail, write_atomic
+
+if TYPE_CHECKING:
+    import subprocess
 
 STATUS = "/var/lib/dpkg/status"
 LISTS = "/var/lib/apt/lists"
 POLICY = "/usr/sbin/policy-rc.d"
-POLICY_TEXT = "#!/bin/sh\n# mailops: no daemon starts while packages are being installed\nexit 101\n"
+INSTALLING = f"{RUN}/installing"
+# What package scripts ask before they start or stop a daemon (invoke-rc.d(8)). All may stop: another mail server, too.
+POLICY_TEXT = """#!/bin/sh
+# mailops: no daemon starts while packages are being installed
+while [ "${1#--}" != "$1" ]; do shift; done
+[ "$2" = stop ] || exit 101
+"""
+# The one that stays: a daemon that refuses to start leaves its package half configured, and later upgrades undone.
+LASTING_POLICY = """#!/bin/sh
+# mailops: of mail no daemon starts while the vault is locked, and none at all while packages are being installed
+while [ "${{1#--}}" != "$1" ]; do shift; done
+[ "$2" = stop ] && exit 0
+[ -e {installing} ] && exit 101
+case ${{1%.service}} in {names}) timeout 10 mountpoint -q {mountpoint} || exit 101 ;; esac
+exit 0
+"""
+# A source that does not answer is no reason to wait for long.
+BRIEFLY = ("-o", "Acquire::Retries=1", "-o", "Acquire::http::Timeout=10", "-o", "Acquire::https::Timeout=10")
 A_DAY = 86400.0  # seconds
 PATIENCE = 300.0  # seconds for another apt to finish
+
+
+class Unfetched(AgentError):
+    """A package that the lists name is not where they say."""
+
+
+def broken() -> list[str]:
+    """Packages that are neither installed nor removed: an upgrade that did not end well."""
+    fine = ("installed", "config-files", "not-installed")
+    found, name = [], ""
+    with open(STATUS, encoding="utf-8", errors="replace") as file:
+        for line in file:
+            if line.startswith("Package: "):
+                name = line.split()[-1]
+            elif line.startswith("Status: ") and line.split()[-1] not in fine:
+                found.append(f"{name} is {line.split()[-1]}")
+    return found
 
 
 def missing(wanted: list[str]) -> list[str]:
@@ -62,12 +100,17 @@ def converge(
                 _patiently("debconf-set-selections", stdin="\n".join(answers))
             if any(state not in ("installed", "config-files") for state in _states()):
                 _patiently("dpkg", "--configure", "-a", "--force-confold")  # an interrupted run's
-            if _lists_age() > A_DAY:
-                link.progress("packages", 0, "reading package lists")
-                _patiently("apt-get", "-q", "update")
-            _install(absent, link, unpacked)
-    elif os.path.exists(POLICY) and _is_ours():
-        os.unlink(POLICY)  # an interrupted run's: it would keep the administrator's own packages from starting
+            if fresh := _lists_age() > A_DAY:
+                _update(link)
+            try:
+                _install(absent, link, unpacked)
+            except Unfetched:
+                if fresh:
+                    raise
+                _update(link)  # the lists name what has been replaced since
+                _install(absent, link, unpacked)
+    else:
+        _clear()
     return [f"install {name}" for name in absent]
 
 
@@ -89,11 +132,26 @@ def _lists_age() -> float:
 def _patiently(*command: str, stdin: str = "") -> None:
     """Run what does not wait for the locks of apt, dpkg or debconf itself; Debian's daily timer, or what a cut run
     started, may have them."""
+    if (done := _wait_for_locks(*command, stdin=stdin)).returncode:
+        raise AgentError(f"{' '.join(command)} failed: {tail(done.stderr)}")
+
+
+def _wait_for_locks(*command: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
     deadline = time.monotonic() + PATIENCE
     while (done := run(*command, stdin=stdin, check=False, timeout=None)).returncode:
-        if "lock" not in done.stderr or time.monotonic() > deadline:
-            raise AgentError(f"{' '.join(command)} failed: {tail(done.stderr)}")
+        if " lock" not in done.stderr or time.monotonic() > deadline:
+            break
         time.sleep(1)
+    return done
+
+
+def _update(link: Any) -> None:
+    """Read the package lists. A source that fails is told of, and does without: what we need may be in another one."""
+    link.progress("packages", 0, "reading package lists")
+    done = _wait_for_locks("apt-get", "-q", *BRIEFLY, "update")
+    told = [line for line in done.stderr.splitlines() if line.startswith(("E: ", "W: "))]
+    for line in dict.fromkeys(line[3:] for line in told if "Some index files failed" not in line):
+        link.say(f"a source of packages is left out: {line}")
 
 
 def _install(names: list[str], link: Any, unpacked: Callable[[str], None]) -> None:
@@ -119,7 +177,8 @@ def _install(names: list[str], link: Any, unpacked: Callable[[str], None]) -> No
     if code:
         with open("/var/log/mailops-apt.log", encoding="utf-8", errors="replace") as log_text:
             reason = tail(log_text.read(), 6)
-        raise AgentError(f"apt-get could not install the packages: {reason}", hint="see /var/log/mailops-apt.log there")
+        kind = Unfetched if "Unable to fetch" in reason else AgentError
+        raise kind(f"apt-get could not install the packages: {reason}", hint="see /var/log/mailops-apt.log there")
 
 
 def _report(line: str, link: Any, fresh: list[str], unpacked: Callable[[str], None]) -> None:
@@ -149,16 +208,55 @@ def _no_daemon_starts() -> Iterator[None]:
 
     An administrator's own policy-rc.d is left alone.
     """
-    if os.path.exists(POLICY) and not _is_ours():
+    policy = _policy()
+    if policy and not _is_ours(policy):
         yield
         return
-    write_atomic(POLICY, POLICY_TEXT.encode(), 0o755)  # half of it would be somebody else's to the next run
+    if INSTALLING in policy:
+        os.makedirs(RUN, mode=0o700, exist_ok=True)
+        write_atomic(INSTALLING, b"")
+    else:
+        write_atomic(POLICY, POLICY_TEXT.encode(), 0o755)  # half of it would be somebody else's to the next run
     try:
         yield
     finally:
+        _clear()
+
+
+def keep_policy(wanted: dict[str, Any], dry_run: bool = False) -> list[str]:
+    """Package scripts do not even try to start a daemon of mail while the vault is locked.
+
+    An administrator's own policy-rc.d is left alone.
+    """
+    policy, units = _policy(), [service["unit"].removesuffix(".service") for service in wanted["services"]]
+    if not wanted["vault"] or (policy and not _is_ours(policy)):
+        return []
+    names = "|".join(f"{unit.partition('-')[0]}*" for unit in units)
+    text = LASTING_POLICY.format(names=names, mountpoint=wanted["vault"]["mountpoint"], installing=INSTALLING)
+    if policy == text:
+        return []
+    if not dry_run:
+        write_atomic(POLICY, text.encode(), 0o755)
+    return [POLICY]
+
+
+def _clear() -> None:
+    """What holds for an installation alone; left by a cut run, it would keep others' packages from starting."""
+    if os.path.exists(INSTALLING):
+        os.unlink(INSTALLING)
+    policy = _policy()
+    if _is_ours(policy) and INSTALLING not in policy:
         os.unlink(POLICY)
 
 
-def _is_ours() -> bool:
-    with open(POLICY, encoding="utf-8", errors="replace") as file:
-        return "mailops:" in file.read()
+def _policy() -> str:
+    """The text of policy-rc.d, "" where there is none."""
+    try:
+        with open(POLICY, encoding="utf-8", errors="replace") as file:
+            return file.read()
+    except FileNotFoundError:
+        return ""
+
+
+def _is_ours(policy: str) -> bool:
+    return "mailops:" in policy

@@ -46,6 +46,7 @@ def call(args: dict[str, Any], link: Any) -> dict[str, Any]:
         "busy": (busy := lock.holder()),
         "interrupted": not busy and transaction.pending() is not None,
         "drift": [entry["path"] for entry in drift.edits(wanted, active, bool(opened))],
+        "packages": packages.broken()[:20],
         "now": time.time(),
         "certificate": machine.certificates(CERTIFICATE),
         "certificate_fault": certificates.look(wanted["certificates"]),

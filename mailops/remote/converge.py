@@ -18,9 +18,11 @@ from . import (
     drift,
     files,
     generations,
+    glance,
     installed,
     machine,
     packages,
+    ports,
     rollback,
     services,
     transaction,
@@ -80,7 +82,9 @@ def plan(wanted: dict[str, Any], link: Any) -> dict[str, Any]:
     active = generations.active()
     candidate = Candidate(wanted, active, link, _reachable(wanted, opened))
     absent = packages.converge(wanted["packages"], wanted["debconf"], link, dry_run=True)
+    room, refused = _room(wanted, link)
     changes = {
+        "ports": room,
         "packages": absent,
         "users": users.converge(wanted["users"], dry_run=True),
         "boot": services.at_boot(wanted["services"], dry_run=True) + packages.keep_policy(wanted, dry_run=True),
@@ -107,7 +111,7 @@ def plan(wanted: dict[str, Any], link: Any) -> dict[str, Any]:
             for path in candidate.edited()
             if not transaction.is_its_work(path, candidate.now[path])
         ],
-        "refused": "" if absent else _objections(wanted, candidate),
+        "refused": refused or ("" if absent else _objections(wanted, candidate)),
         "interrupted": transaction.pending() is not None,
         "locked": not opened,
         "new_vault": bool(wanted["vault"]) and not vault_conf.exists(wanted["vault"]),
@@ -123,6 +127,8 @@ class Convergence(Run):
         self.wanted = wanted
         self.mountpoint = (wanted["vault"] or {}).get("mountpoint", "")
         self._candidate: Candidate | None = None
+        if machine.vault_is_open(wanted):
+            self.glance = glance.Ahead([item for item in wanted["probes"] if not item.get("when")])
         self._contents: dict[str, bytes] = {}  # that came from the laptop, which sends each file once
         if wanted["vault"] and self.task == "bootstrap":
             vault_conf.require(wanted["vault"])
@@ -153,6 +159,8 @@ class Convergence(Run):
     def forwards(self) -> None:
         """What is made and never unmade."""
         wanted, link = self.wanted, self.link
+        if not ports.are_all_ours(wanted):
+            self.room("ports", lambda: ports.make_room(wanted, link))
         if packages.missing(wanted["packages"]):
             _expect_debians()
             self.room("units", self.tie_units)
@@ -258,6 +266,14 @@ def _differences(candidate: Candidate) -> list[dict[str, Any]]:
             states = {"was": files.told(candidate.now[path]), "now": files.told(after)}
             found.append({"path": path, "secret": secret, "before": was, "after": now, **states})
     return found
+
+
+def _room(wanted: dict[str, Any], link: Any) -> tuple[list[str], str]:
+    """What would be done for the ports that we need, and why nothing would be."""
+    try:
+        return ([] if ports.are_all_ours(wanted) else ports.make_room(wanted, link, dry_run=True)), ""
+    except AgentError as error:
+        return [], error.message
 
 
 def _objections(wanted: dict[str, Any], candidate: Candidate) -> str:

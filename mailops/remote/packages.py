@@ -57,6 +57,14 @@ def broken() -> list[str]:
     return found
 
 
+def provides(package: str) -> set[str]:
+    """What else the package counts as (deb-control(5), Provides)."""
+    with open(STATUS, encoding="utf-8", errors="replace") as file:
+        _, _, entry = f"\n{file.read()}".partition(f"\nPackage: {package}\n")
+    line = next((line for line in entry.partition("\n\n")[0].splitlines() if line.startswith("Provides: ")), "")
+    return {word.split()[0] for word in line.removeprefix("Provides: ").split(",") if word.strip()}
+
+
 def missing(wanted: list[str]) -> list[str]:
     """Those of `wanted` that are not installed; read from dpkg's own file, which spares a process."""
     with open(STATUS, "rb") as file:

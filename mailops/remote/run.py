@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, Self
 
-from . import generations, history, lock, machine, probe, services, transaction, validate
+from . import generations, glance, history, lock, machine, probe, services, transaction, validate
 from .errors import BAD_INPUT, LOCKED, AgentError
 from .files import Change, State, read
 from .shell import run as run_program
@@ -33,6 +33,7 @@ class Run:
         self.revision: str | None = None  # of the site; asked for when there is something to record
         self.by = {"who": who, "from": self.origin, "task": task}
         self.unseen: list[str] = []  # what is new beside the files of the generations: daemons have to notice it, too
+        self.glance: glance.Ahead | None = None  # at daemons of which nothing may have to be changed
         self.mountpoint = ""  # of the vault: what lies below it can be looked at only while that is open
 
     @contextlib.contextmanager
@@ -153,9 +154,13 @@ class Run:
     def activate(self, wanted: dict[str, Any], paths: list[str], prove: bool = False) -> None:
         """Tell the daemons of `paths`, start what is down, and await that everything answers.
 
-        Where nothing was changed nobody is asked, unless `prove` is set.
+        Where no file was changed whoever does not look well is started afresh; where nothing was, and `prove` is not
+        set, that is all.
         """
         self.room("services", lambda: services.activate(wanted["services"], [*paths, *self.unseen]))
+        if self.glance and not paths:
+            done, suspects = self.changes.get("services", []), self.glance.suspects()
+            self.room("services", lambda: done + _mend(suspects) if suspects else done)
         if self.changes or prove:
             told = {line.split()[-1] for line in self.changes.get("services", [])}
             probes = [item for item in wanted["probes"] if not item.get("when") or item["when"] in told]
@@ -275,6 +280,17 @@ def _checked(wanted: dict[str, Any], change: Change) -> list[str]:
 
 def _probed(probes: list[dict[str, Any]]) -> list[str]:
     probe.await_all(probes)
+    return []
+
+
+def _mend(suspects: list[dict[str, Any]]) -> list[str]:
+    """What runs and does not answer as it should, though nothing differs, is started afresh."""
+    try:
+        probe.await_all(suspects, 10.0)
+    except probe.ProbesFailed as error:
+        units = [unit for unit in dict.fromkeys(item["service"] for item, _ in error.failures) if unit]
+        services.restart(units)
+        return [f"restart {unit}" for unit in units]
     return []
 
 

@@ -1,0 +1,81 @@
+"""What a machine was before: another mail server, a port that is taken, packages upgraded while it is locked."""
+
+from __future__ import annotations
+
+from mailops.lab import replica
+from tests.e2e.house import House, token, until
+from tests.e2e.test_vault import mail_processes
+
+ADMIN, USER1 = "admin@example.test", "user1@example.test"
+APT = "DEBIAN_FRONTEND=noninteractive apt-get -yq -o DPkg::Lock::Timeout=60"
+LISTENER = 'import socket, time; s = socket.create_server(("127.0.0.1", 25)); time.sleep(300)'
+
+
+def test_a_null_client_that_had_exim_sends_through_postfix(up: House) -> None:
+    up.run("web", f"{APT} purge postfix; {APT} install exim4")
+    up.run("web", "sendmail -odq someone@elsewhere.test; exim4 -Mf $(exim4 -bpr | awk 'NR==1 {print $3}')",
+           stdin="Subject: old\n\nFrozen, and left.\n")  # fmt: skip
+    planned = "\n".join(up.fab_json("-H", "web", "plan")["web"]["changes"]["ports"])
+    assert "stop exim4.service, which has port 25" in planned
+    assert "/var/spool/exim4/input" in planned
+    said = up.fab("-H", "web", "bootstrap").stdout
+    assert "1 message of exim4 could not be delivered and stay in /var/spool/exim4/input" in said
+    assert "exim4" not in up.run("web", "ps ax -o comm")
+    assert up.fab_json("-H", "web", "bootstrap")["web"]["changes"] == {}
+    subject = token()
+    up.run("web", "sendmail root; dpkg --audit; rm /var/spool/exim4/input/*", stdin=f"Subject: {subject}\n\nNew.\n")
+    up.arrives(ADMIN, subject, sender="web")
+
+
+def test_who_has_our_port_and_is_no_mail_server_is_named_before_anything_is_made(up: House) -> None:
+    up.run("web", "systemctl stop postfix")
+    try:
+        up.run("web", f"systemd-run --quiet --unit=odd python3 -c '{LISTENER}'")
+        until(lambda: "25" in up.run("web", "ss -ltn sport = :25 | grep -o ':25' || true"), 10, "the listener")
+        for task in ("plan", "bootstrap"):
+            done = up.fab("-H", "web", task, check=False)
+            assert done.returncode == 1
+            assert "port 25 is taken by /usr/bin/python3" in done.stdout + done.stderr
+            assert "odd.service" in done.stdout + done.stderr
+    finally:
+        up.run("web", "systemctl stop odd; systemctl start postfix")
+
+
+def test_packages_are_upgraded_while_the_vault_is_locked(up: House) -> None:
+    up.fab("lock")
+    again = f"{APT} install --reinstall dovecot-core dovecot-imapd postfix rspamd redis-server"
+    done = replica.run(up.lab, "mail", again, None, False)
+    assert done.returncode == 0, done.stdout[-1000:]
+    assert up.run("mail", "dpkg --audit") == ""
+    assert mail_processes(up) == set()
+    up.run(
+        "mail",
+        "sed -i '/^Package: rspamd$/,/^$/s/^Status: .*/Status: install ok half-configured/' /var/lib/dpkg/status",
+    )
+    try:
+        assert "rspamd is half-configured" in up.fab("-H", "mail", "status").stdout
+    finally:
+        up.run("mail", "dpkg --configure -a")
+    up.fab("unlock")
+    done = replica.run(up.lab, "mail", again, None, False)
+    assert done.returncode == 0, done.stdout[-1000:]
+    assert up.fab_json("-H", "mail", "bootstrap")["mail"]["changes"] == {}
+    assert up.state() == "up"
+
+
+def test_no_run_over_a_machine_that_does_not_work_is_a_success(up: House) -> None:
+    socket = "/var/spool/postfix/private/dovecot-lmtp"
+    up.run("mail", f"rm $(postconf -hx queue_directory)/private/dovecot-lmtp {socket} 2>/dev/null; true")
+    changes = up.fab_json("-H", "mail", "bootstrap")["mail"]["changes"]
+    assert changes["services"] == ["restart dovecot.service"]
+    up.arrives(USER1, up.stranger_sends(USER1))
+    database = "/vault/db/mail.sqlite"
+    up.run("mail", f"mv {database} {database}.away; systemctl reload postfix")
+    try:
+        done = up.fab("-H", "mail", "push", check=False)
+        assert done.returncode
+        assert "nothing changed" not in done.stdout
+    finally:
+        up.run("mail", f"mv {database}.away {database}")
+    up.fab("-H", "mail", "bootstrap")
+    assert up.state() == "up"

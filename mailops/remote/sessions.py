@@ -97,8 +97,12 @@ def redirects(home: str) -> list[str]:
     active = os.path.basename(os.path.realpath(f"{home}/.dovecot.sieve"))
     lines = []
     for path in sorted(_scripts(home)):
-        with open(path, encoding="utf-8", errors="replace") as file:
-            found = dict.fromkeys(_goes_to(file.read(BIGGEST_SCRIPT)))
+        try:
+            with open(path, encoding="utf-8", errors="replace") as file:
+                found = dict.fromkeys(_goes_to(file.read(BIGGEST_SCRIPT)))
+        except OSError as error:  # the account is changed by now: nothing of this may look like a failure
+            lines.append(f"note: the sieve script {path} cannot be read: {error.strerror}")
+            continue
         use = "in use" if os.path.basename(path) == active else "not in use"
         lines += [f"note: the sieve script {path} ({use}) sends mail on to {shown(address)}" for address in found]
     return lines

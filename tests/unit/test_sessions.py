@@ -39,6 +39,13 @@ def test_a_script_moves_nothing_on_the_screen(tmp_path: Path) -> None:
     assert line.isprintable()
 
 
+def test_a_script_that_cannot_be_read_is_said(tmp_path: Path) -> None:
+    (tmp_path / "sieve").mkdir()
+    (tmp_path / "sieve" / "gone.sieve").symlink_to("nowhere")
+    (line,) = sessions.redirects(str(tmp_path))
+    assert "gone.sieve cannot be read" in line
+
+
 def test_no_scripts_no_lines(tmp_path: Path) -> None:
     assert sessions.redirects(str(tmp_path / "nobody")) == []
 

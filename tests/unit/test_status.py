@@ -1,0 +1,52 @@
+"""What `status` finds wrong with what an open vault holds."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from mailops.remote import packages, status
+
+
+@pytest.fixture
+def wanted(tmp_path: Path) -> dict[str, Any]:
+    path = tmp_path / "mail.sqlite"
+    with sqlite3.connect(path) as db:
+        db.execute("CREATE TABLE users(email TEXT)")
+        db.executemany("INSERT INTO users VALUES (?)", [(f"{number}@example.test",) for number in range(2000)])
+    return {"vault": {"mountpoint": str(tmp_path)}, "accounts": {"database": str(path)}}
+
+
+def test_all_is_well(wanted: dict[str, Any]) -> None:
+    assert status._stored(wanted) == {"vault": "", "accounts": ""}
+
+
+def test_a_full_vault_is_told(wanted: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "statvfs", lambda path: SimpleNamespace(f_bavail=10, f_frsize=1 << 20))
+    assert status._stored(wanted)["vault"].startswith("10 MiB are left")
+
+
+@pytest.mark.parametrize("at", [0, 8192])
+def test_a_damaged_database_is_told(wanted: dict[str, Any], at: int) -> None:
+    with open(wanted["accounts"]["database"], "r+b") as file:
+        file.seek(at)
+        file.write(b"\xff" * 4096)
+    assert "damaged" in status._stored(wanted)["accounts"]
+
+
+def test_a_missing_database_is_told(wanted: dict[str, Any]) -> None:
+    os.unlink(wanted["accounts"]["database"])
+    assert "there is no mail database" in status._stored(wanted)["accounts"]
+
+
+def test_the_version_of_a_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = "Package: {0}\nStatus: {1}\nVersion: {2}\n\n"
+    rows = [("rspamd", "install ok installed", "3.4-1"), ("redis", "deinstall ok config-files", "7"), ("z", "x", "1")]
+    (tmp_path / "status").write_text("".join(said.format(*row) for row in rows))
+    monkeypatch.setattr(packages, "STATUS", str(tmp_path / "status"))
+    assert [packages.version(name) for name in ("rspamd", "redis", "nothing")] == ["3.4-1", "", ""]

@@ -120,7 +120,39 @@ def bootstrap(c: Any, overwrite: bool = False, as_json: bool = False) -> None:
         for host in fleet.load().hosts.values():
             if host.role not in ROLES:
                 print(f"{host.name}  ● left out: mailops cannot make a {host.role} yet", file=sys.stderr)
-    fleet.each(c, ROLES, lambda machine: _apply(c, machine, "bootstrap", overwrite), as_json)
+    relays: list[str] = []  # null clients that are new, or are otherwise than they were
+
+    def work(machine: Machine) -> dict[str, Any]:
+        result = _apply(c, machine, "bootstrap", overwrite)
+        if machine.host.role == "mailnull" and "files" in result["changes"]:
+            relays.append(machine.host.name)
+        return result
+
+    try:
+        fleet.each(c, ROLES, work, as_json)
+    finally:
+        if relays:
+            _introduce(c, ", ".join(relays))
+
+
+def _introduce(c: Any, names: str) -> None:
+    """The mailhost learns of null clients that were set up without it: it takes no mail in a name it does not know.
+
+    MailopsError when it cannot be told; their mail waits until it is (smtp_reply_filter in their main.cf).
+    """
+    site = fleet.load()
+    mailhost = next((host for host in site.hosts.values() if host.role == "mailhost"), None)
+    if mailhost is None or mailhost in fleet.select(c, site, ROLES):
+        return
+    try:
+        with fleet.machine(c, site, mailhost, quiet=True) as machine:
+            machine.listener.say(f"is told of {names}, as by fab -H {mailhost.name} push")
+            _apply(c, machine, "push")
+    except MailopsError as error:
+        hint = f"when that is mended: fab -H {mailhost.name} push"
+        what = error.message.removeprefix(f"{mailhost.name}: ")
+        what = f"{mailhost.name}: {what} (it is to be told of {names}, whose mail waits until then)"
+        raise MailopsError(what, hint, error.code) from error
     _doubt_mailhost()
 
 

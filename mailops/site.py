@@ -80,6 +80,7 @@ class Host:
     identity: str | None = None  # a private key's path on this computer, "~" not yet expanded
     sudo_pw: Secret | None = None
     debian: int | None = None  # 12 or 13; None: whatever the machine runs
+    senders: tuple[str, ...] = ()  # addresses of the site's domains that a mailnull's programs may write as
     override: Mapping[str, Override] = field(default_factory=dict)  # template variables, and some of the Site's keys
 
 

@@ -359,6 +359,9 @@ HOST_KEYS = {
     "identity": _text('identity = "~/.ssh/id_ed25519"'),
     "sudo_pw": Rule('sudo_pw = { prompt = "sudo password" }', _read_secret),
     "debian": _number("debian = 13", range(12, 14)),
+    "senders": _list(
+        'senders = ["noreply@example.org"]', _text('an address, as in "noreply@example.org"', values.address), ""
+    ),
     "override": Rule("[hosts.….override] with variables below it", _keep_host_override),
 }
 HOST = _table('a [hosts.…] table with role = "mailhost"', HOST_KEYS, required=("role",))

@@ -148,6 +148,19 @@ def _relay_account_exists(site: Site) -> Found:
         yield "mail_users", f"has no {email}, as whom {', '.join(names)} will log in; add it"
 
 
+def _senders_are_ours(site: Site) -> Found:
+    """What a null client may write as is an address of ours, or somebody else would get its bounces."""
+    for host in site.hosts.values():
+        key = f"{dotted('hosts', host.name)}.senders"
+        if host.senders and host.role != "mailnull":
+            yield key, f"is for a mailnull, and {host.name} is a {host.role}; leave it out"
+        for number, email in enumerate(host.senders, 1):
+            domain = email.rpartition("@")[2]
+            if domain and domain not in site.mail_domains:
+                text = f"{quoted(email)} is in a domain that mail_domains does not list; add {quoted(domain)} there"
+                yield f"{key}[{number}]", text
+
+
 def _hosts_apart(site: Site) -> Found:
     """No two machines are one; behind a NAT they may share an address, not a port."""
     first: dict[tuple[str, int], str] = {}
@@ -203,6 +216,7 @@ RULES: tuple[tuple[tuple[str, ...], Callable[[Site], Found]], ...] = (
     ((), _local_parts_once),
     ((), _one_mailhost),
     (("domain", "relay_email", "mail_users.email"), _relay_account_exists),
+    (("domain", "mail_domains", "hosts"), _senders_are_ours),
     (("hosts.address", "hosts.port"), _hosts_apart),
     (("dkim_selector", "dkim_selector_next"), _selectors_differ),
     (("vault", "vault_cipherdir"), _vault_is_apart),

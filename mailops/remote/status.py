@@ -27,6 +27,9 @@ def call(args: dict[str, Any], link: Any) -> dict[str, Any]:
     running = {unit: state["ActiveState"] for unit, state in units.items()}
     asked = [item for item in wanted["probes"] if not item.get("when")]  # the others take their time
     answers = probe.ask_all(asked) | _stored(wanted) if opened else {}
+    queue = _queue() if opened else None  # it lies in the vault
+    if queue and not wanted["vault"] and _is_unknown():
+        answers["the mailhost"] = "it does not know this machine, whose mail waits; next: fab push"
     active = generations.active()
     well = all(state == "active" for state in running.values()) and not any(answers.values())
     return {
@@ -38,7 +41,7 @@ def call(args: dict[str, Any], link: Any) -> dict[str, Any]:
         "vault": _vault(wanted["vault"], opened) if wanted["vault"] else None,
         "services": running,
         "probes": answers,
-        "queue": _queue() if opened else None,  # it lies in the vault
+        "queue": queue,
         "uptime": _uptime(),
         "rspamd": packages.version("rspamd"),
         "generation": active["number"],
@@ -113,6 +116,11 @@ def _queue() -> int:
         check=False,
     )
     return len(found.stdout.splitlines())
+
+
+def _is_unknown() -> bool:
+    """Whether mail waits here because the mailhost does not know this machine (its `replies` in /etc/postfix)."""
+    return "not owned by user" in run("postqueue", "-p", check=False).stdout
 
 
 def _uptime() -> float:

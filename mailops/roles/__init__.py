@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from mailops.errors import BAD_INPUT, MailopsError
@@ -34,10 +35,34 @@ def host_name(site: Site, host: Host) -> str:
     return host.name if "." in host.name else f"{host.name}.{site.domain}"
 
 
+def own_names(site: Site, host: Host) -> list[str]:
+    """What programs on a machine call it in mail, its real name first; a name that has mailboxes is left out."""
+    fqdn = host_name(site, host)
+    shorts = dict.fromkeys((host.name.partition(".")[0], fqdn.partition(".")[0], "localhost"))
+    tails = dict.fromkeys(("", ".local", ".localdomain", f".{fqdn.partition('.')[2]}", f".{site.domain}"))
+    others = {host_name(site, other) for other in site.hosts.values() if other.name != host.name}
+    names = dict.fromkeys((fqdn, host.name, *(f"{short}{tail}" for short in shorts for tail in tails)))
+    return [name for name in names if name not in others and name not in site.mail_domains]
+
+
+def own_literals(host: Host) -> list[str]:
+    """Its addresses, as they stand behind an @."""
+    address = host.address or ""
+    v4 = [address] if address.replace(".", "").isdigit() else []
+    v6 = [address] if ":" in address else []
+    return [*(f"[{ip}]" for ip in ("127.0.0.1", *v4)), *(f"[ipv6:{ip}]" for ip in ("::1", *v6))]
+
+
+def pattern(texts: Iterable[str]) -> str:
+    """A regular expression (regexp_table(5)) for any of these names or addresses."""
+    return "|".join(re.sub(r"[][.+*?^$(){}|/]", lambda found: "\\" + found[0], text) for text in texts)
+
+
 def variables(site: Site, host: Host, facts: dict[str, Any]) -> dict[str, Any]:
     """The names that a template may use: the Site's own, `host`, `release` and `fqdn`, the variables of the role."""
     from mailops.roles.defaults import values
 
     names = {name: getattr(site, name) for name in site.__dataclass_fields__}
     names |= {"host": host, "release": facts["release"], "fqdn": host_name(site, host)}
+    names |= {"own_names": own_names(site, host), "own_literals": own_literals(host), "pattern": pattern}
     return names | values(site, host)

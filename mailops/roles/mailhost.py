@@ -163,12 +163,22 @@ def _files(site: Site, host: Host, facts: dict[str, Any]) -> tuple[File, ...]:
         # Postfix 3.7 lacks later mendings of BDAT.
         "not_offered": ["chunking"] if facts["release"] == 12 else [],
         "relays": relays,  # other machine -> the account that it logs in with
+        "senders": _senders(site, others),
         "host_names": [name for name in (site.mail_server_hostname,) if name not in site.mail_domains] + [*relays],
         # RFC 5321 wants a postmaster, and what a machine sends comes from root and bounces to it.
         "host_locals": sorted({"root", "postmaster", *site.mail_local_admin_aliases}),
     }
     tree = render.tree(("postfix", "mailhost", f"mailhost-debian{facts['release']}"), names)
     return tuple(_file(site, path, content) for path, content in tree.items())
+
+
+def _senders(site: Site, others: list[Host]) -> dict[str, str]:
+    """What the machines' programs may write as, in the site's own domains -> the accounts that they log in with."""
+    accounts: dict[str, dict[str, None]] = {}
+    for other in others:
+        for email in other.senders:
+            accounts.setdefault(email, {})[site.seen_by(other).relay_email] = None
+    return {email: ",".join(logins) for email, logins in sorted(accounts.items())}
 
 
 def _file(site: Site, path: str, content: bytes) -> File:

@@ -268,7 +268,8 @@ def test_a_list_becomes_what_its_daemon_reads(tmp_path: Path, release: int) -> N
         },
     )
     main = files["/etc/postfix/main.cf"].splitlines()
-    assert "smtpd_recipient_restrictions = reject_unknown_nonsense, permit" in main
+    ours = "$mailops_ascii_recipient, permit_mynetworks"  # what no list takes away
+    assert f"smtpd_recipient_restrictions = {ours}, reject_unknown_nonsense, permit," in main
     assert "mynetworks = 127.0.0.0/8" in main
     assert "smtpd_data_restrictions = " in main
     assert "  -o { smtpd_relay_restrictions = permit_sasl_authenticated, reject }" in files["/etc/postfix/master.cf"]

@@ -237,7 +237,9 @@ def test_the_relay_account_sends_for_the_other_machines_alone() -> None:
 def test_a_host_name_that_is_a_mail_domain_stays_one() -> None:
     made = manifest(mail_domains=("example.test", "mail.example.test", "backup.example.test"))
     line = next(line for line in text(made, "/etc/postfix/main.cf").splitlines() if "virtual_alias_domains" in line)
-    assert line.split() == ["virtual_alias_domains", "=", "far.other.test"]
+    names = line.split()[2:]
+    assert "far.other.test" in names
+    assert not {"mail.example.test", "backup.example.test"} & {*names}
 
 
 @pytest.mark.parametrize("name", ["backup", "far"])

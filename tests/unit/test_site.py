@@ -362,6 +362,11 @@ WRONG: dict[str, tuple[str, str, str]] = {
         r'hosts\.mail\.role: "mailhots" is not a role; write one of mailhost,.*',
     ),
     "port 0": ("port = 22", "port = 0", r"hosts\.mail\.port: cannot be 0; write one from 1 to 65535"),
+    "senders of a mailhost": (
+        "debian = 13",
+        'debian = 13\nsenders = ["shop@example.test"]',
+        r"hosts\.mail\.senders: is for a mailnull, .*",
+    ),
     "Debian 11": ("debian = 13", "debian = 11", r"hosts\.mail\.debian: cannot be 11; write 12 or 13"),
     "bad IP address": (
         "192.0.2.25",

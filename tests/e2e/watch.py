@@ -6,6 +6,7 @@ A machine's processes are this computer's, too, so one look at /proc sees both s
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import subprocess
 import threading
@@ -17,7 +18,7 @@ from mailops.lab import replica
 from tests.e2e.house import House, token, until
 
 PAUSE = 0.03  # seconds between two looks
-LIFE = 0.3  # seconds that a process lives which must not escape
+LIFE = 0.3  # seconds that a process lives which must not escape; on a busy computer more
 
 
 class Watch:
@@ -55,11 +56,13 @@ class Watch:
 
     def _prove_in(self, machine: str) -> None:
         argv, variable = token(), token()
-        # The shell reads what to do from its stdin, so that nothing on the way in shows it.
-        careless = f"sh -c ': {argv}; sleep {LIFE}; :'\nCARELESS={variable} sleep {LIFE}\n"
+        lives = itertools.chain([LIFE, 2 * LIFE, 4 * LIFE], itertools.repeat(8 * LIFE))
 
         def seen() -> bool:
             """Whether they are caught now; on a busy computer the watch may have looked away for so long."""
+            life = next(lives)
+            # The shell reads what to do from its stdin, so that nothing on the way in shows it.
+            careless = f"sh -c ': {argv}; sleep {life}; :'\nCARELESS={variable} sleep {life}\n"
             if machine:
                 self.house.run(machine, "sh", stdin=careless)
             else:
@@ -67,7 +70,7 @@ class Watch:
             return bool(self.shows(argv) and self.shows(variable))
 
         where = machine or "the laptop"
-        until(seen, 20, f"the watch to see careless processes on {where}")
+        until(seen, 120, f"the watch to see careless processes on {where}")
 
     def _look_on(self) -> None:
         known: dict[str, bytes] = {}

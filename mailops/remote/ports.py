@@ -57,8 +57,8 @@ def make_room(wanted: dict[str, Any], link: Any, dry_run: bool = False) -> list[
             run("systemctl", "stop", unit, timeout=180)
             run("systemctl", "disable", unit, check=False)
         for name, paths in _waiting().items():
-            text = f"{_messages(paths)} of {name} could not be delivered and stay in {_folder(paths)}"
-            link.say(f"{text}: nobody delivers them any more; look at them")
+            text = f"in {_folder(paths)} is left what {name} could not deliver ({_messages(paths)})"
+            link.say(f"{text}: nobody delivers it any more, look at it")
     sending = [f"send what waits in {_folder(paths)} ({_messages(paths)})" for paths in waiting.values()]
     return sending + [f"stop {unit}, which has port {holder.port}: {holder}" for unit, holder in units.items()]
 

@@ -12,7 +12,7 @@ LISTENER = 'import socket, time; s = socket.create_server(("127.0.0.1", 25)); ti
 
 
 def test_a_null_client_that_had_exim_sends_through_postfix(up: House) -> None:
-    up.run("web", f"{APT} purge postfix; {APT} install exim4")
+    up.run("web", f"systemctl stop postfix; {APT} purge postfix; {APT} install exim4")
     up.run("web", "sendmail -odq someone@elsewhere.test; exim4 -Mf $(exim4 -bpr | awk 'NR==1 {print $3}')",
            stdin="Subject: old\n\nFrozen, and left.\n")  # fmt: skip
     planned = "\n".join(up.fab_json("-H", "web", "plan")["web"]["changes"]["ports"])

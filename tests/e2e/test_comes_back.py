@@ -29,6 +29,12 @@ def kill(house: House, machine: str, daemon: str) -> None:
     until(afresh, 20, f"another {daemon} on {machine}")
 
 
+def kill_bindfs(house: House) -> None:
+    """kill -9 of what shows the queue; returns when there is another one."""
+    old = house.run("mail", "pid=$(pidof bindfs); kill -9 $pid; echo $pid")
+    until(lambda: house.run("mail", "pidof bindfs", check=False).strip() not in ("", old.strip()), 20, "another bindfs")
+
+
 def answer(house: House, recipient: str = USER1) -> int:
     """What port 25 says of a recipient; 0 for no answer at all."""
     try:
@@ -53,9 +59,26 @@ def test_daemons_that_are_killed_come_back_and_mail_goes_on(up: House) -> None:
     up.arrives(ADMIN, subject, sender="web")
 
 
+def test_a_queue_whose_process_is_killed_comes_back_with_the_daemons(up: House) -> None:
+    up.run("mail", "systemctl stop dovecot")
+    try:
+        subject = up.stranger_sends(USER1)
+        until(lambda: "queue is empty" not in up.run("mail", "mailq"), 30, "a message that waits")
+        for _ in range(2):
+            kill_bindfs(up)
+        until(lambda: answer(up) == 250, 30, "Postfix")
+        assert up.run("mail", "pidof dovecot", check=False) == "", "a stop is a stop"
+        assert up.run("mail", "mount").count(" on /var/spool/postfix ") == 1, "no dead mount stays below it"
+        assert "queue is empty" not in up.run("mail", "mailq")
+    finally:
+        up.run("mail", "systemctl start dovecot")
+    up.arrives(USER1, subject, sender="mail")
+    assert up.state() == "up"
+
+
 def test_a_stop_is_a_stop_and_nothing_comes_back_beside_a_locked_vault(up: House) -> None:
     up.run("mail", "systemctl stop dovecot")
-    up.run("mail", f"kill -9 $({MASTERS['rspamd']}) $({MASTERS['postfix']}); kill -9 $(pidof gocryptfs)")
+    up.run("mail", f"kill -9 $({MASTERS['rspamd']}) $({MASTERS['postfix']}); kill -9 $(pidof bindfs gocryptfs)")
     until(lambda: up.state() == "locked", 30, "a locked machine")
     up.run("mail", "sleep 3")  # three times as long as a daemon waits before it is started again
     assert open_ports(up) == []

@@ -68,6 +68,18 @@ def test_a_vault_that_does_not_answer_is_told_of_and_closed(hung: House) -> None
     assert_up(hung)
 
 
+def test_a_queue_that_does_not_answer_is_told_of_and_closed(up: House) -> None:
+    """The vault's own process is well; the one that shows the queue in it is not."""
+    up.run("mail", "kill -STOP $(pidof bindfs)")
+    status = timed(up, "-H", "mail", "status").stdout
+    assert "✗ degraded" in status
+    assert "the vault does not answer; next: fab -H mail lock, then unlock" in status
+    assert "the vault is locked" in timed(up, "lock").stdout
+    assert_locked(up)
+    up.fab("unlock")
+    assert_up(up)
+
+
 @contextmanager
 def harmed(house: House, script: str) -> Iterator[None]:
     """The encrypted folder with something done to it, and as it was again."""

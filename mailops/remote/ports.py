@@ -155,6 +155,9 @@ def _folder(paths: list[str]) -> str:
 
 
 def are_all_ours(wanted: dict[str, Any]) -> bool:
-    """Whether our daemons run, so that nobody else can have their ports."""
+    """Whether our daemons run, so that nobody else can have their ports, and are still installed.
+
+    A Postfix whose package another mail server has replaced may run on (Debian 13 leaves it so).
+    """
     running = services.running(wanted["services"])
-    return len(running) == len(wanted["services"])
+    return len(running) == len(wanted["services"]) and not packages.missing(wanted["packages"])

@@ -8,7 +8,7 @@ import sys
 import time
 from typing import Any
 
-from . import database, lock, machine, rollback, services, vault, vault_conf
+from . import database, lock, machine, owners, rollback, services, vault, vault_conf
 from .errors import LOCKED, AgentError
 from .link import Console
 from .run import Run
@@ -41,6 +41,8 @@ def unlock(args: dict[str, Any], link: Any) -> dict[str, Any]:
             if passphrase is None:
                 raise AgentError("the vault was locked a moment ago", hint="try again", code=LOCKED)
             run.room("vault", lambda: _open(wanted["vault"], passphrase))
+        elif not owners.are_right(wanted["vault"]):  # an unlock that mended them was cut
+            run.room("vault", lambda: owners.converge(wanted["vault"]))
         run.mountpoint = wanted["vault"]["mountpoint"]
         run.recover()
         wanted = machine.manifest()
@@ -53,7 +55,7 @@ def unlock(args: dict[str, Any], link: Any) -> dict[str, Any]:
 
 def _open(wanted: dict[str, Any], passphrase: str) -> list[str]:
     vault.unlock(wanted, passphrase)
-    return [f"{wanted['mountpoint']} is open"]
+    return [f"{wanted['mountpoint']} is open", *owners.converge(wanted)]  # it may be another machine's, or a backup
 
 
 def close(args: dict[str, Any], link: Any) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from . import (
     glance,
     installed,
     machine,
+    owners,
     packages,
     ports,
     rollback,
@@ -96,6 +97,7 @@ def plan(wanted: dict[str, Any], link: Any) -> dict[str, Any]:
     if wanted["vault"]:
         changes["vault"] = vault.converge(wanted["vault"], link, dry_run=True)
         if opened:
+            changes["vault"] += owners.converge(wanted["vault"], dry_run=True)
             changes["vault"] += files.make_directories(wanted["vault"]["directories"], dry_run=True)
     if wanted["accounts"] and opened:
         changes["accounts"] = account_rows.converge(wanted["accounts"], link, dry_run=True)
@@ -127,11 +129,14 @@ class Convergence(Run):
         self.wanted = wanted
         self.mountpoint = (wanted["vault"] or {}).get("mountpoint", "")
         self._candidate: Candidate | None = None
-        if machine.vault_is_open(wanted):
+        opened = machine.vault_is_open(wanted)
+        if opened:
             self.glance = glance.Ahead([item for item in wanted["probes"] if not item.get("when")])
         self._contents: dict[str, bytes] = {}  # that came from the laptop, which sends each file once
         if wanted["vault"] and self.task == "bootstrap":
             vault_conf.require(wanted["vault"])
+            if opened and not owners.are_right(wanted["vault"]):  # a run that adopted it was cut
+                self.room("vault", lambda: owners.converge(wanted["vault"]))
         self.recover_with_vault()
         if not overwrite:
             self.refuse_edits()
@@ -233,6 +238,7 @@ class Convergence(Run):
 
             changes = vault.converge(self.wanted["vault"], self.link)
         vault_conf.keep_first(self.wanted["vault"])
+        changes += owners.converge(self.wanted["vault"])
         return changes + files.make_directories(self.wanted["vault"]["directories"])
 
 

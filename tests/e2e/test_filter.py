@@ -94,8 +94,9 @@ def test_nobody_waits_for_what_is_hard(up: House) -> None:
         codes = [answer.result()[0] for answer in answers]
     assert not [code for code in codes if code not in (250, 554)]
     assert during
-    # Two seconds on a machine of its own; this one has the strangers and other machines on the same few cores.
-    assert max(during) < before + 5, during
+    # Two seconds on a machine of its own; this one has the strangers and other machines on the same few cores. With one
+    # scanner for everybody it is minutes.
+    assert max(during) < 3 * before + 15, during
 
 
 STUCK = """

@@ -6,6 +6,7 @@ that were given to all of it last, so that a look at the note is all there is to
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from typing import Any
@@ -54,8 +55,9 @@ def converge(vault: dict[str, Any], dry_run: bool = False) -> list[str]:
     if not dry_run:
         changed += _mend_gocryptfs(vault, numbers)
         content = json.dumps(numbers).encode()
-        write_atomic(f"{vault['mountpoint']}/{NOTE}", content, 0o600, *numbers[":".join(SERVER)])
-    return [f"owners of {changed} files and folders in {vault['mountpoint']}"] if changed else []
+        with contextlib.suppress(OSError):  # no room for it: a full vault has to open all the same
+            write_atomic(f"{vault['mountpoint']}/{NOTE}", content, 0o600, *numbers[":".join(SERVER)])
+    return [f"owners in {vault['mountpoint']}: {changed} mended"] if changed else []
 
 
 def places(vault: dict[str, Any]) -> tuple[dict[str, Owner], dict[str, Owner]]:

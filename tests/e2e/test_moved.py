@@ -48,7 +48,7 @@ def test_a_copied_vault_is_adopted_with_owners_right_all_the_way_down(up: House,
     chown(up, CIPHERDIR, new)
     assert up.run("mail", f"find {CIPHERDIR} -printf '%U %G\\n' | sort | uniq -c") != odd
     done = up.fab("-H", "mail", "bootstrap")
-    assert "owners of" in done.stdout
+    assert "owners in /vault" in done.stdout
     assert "recovery key" not in done.stdout + done.stderr
     assert_up(up)
     up.arrives(USER1, waits, sender="mail")
@@ -69,6 +69,6 @@ def test_an_adoption_that_was_cut_is_taken_up_again(up: House) -> None:
         for folder in ("sieve", "dkim", "redis"):
             chown(up, f"/vault/{folder}", ELSEWHERE)
         assert up.run("mail", LISTING) != before
-        assert "owners of" in up.fab("-H", "mail", task).stdout
+        assert "owners in /vault" in up.fab("-H", "mail", task).stdout
         assert up.run("mail", LISTING) == before
     assert_up(up)

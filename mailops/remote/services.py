@@ -124,7 +124,7 @@ def _tell(verb: str, unit: str) -> None:
 
 def start(units: list[str]) -> None:
     """Start `units` together; AgentError carries the log of the first that fails."""
-    run("systemctl", "reset-failed", *units, check=False)
+    _forget_failures(units)
     if run("systemctl", "start", *units, check=False, timeout=180).returncode:
         broken = [unit for unit, state in states(units).items() if state["ActiveState"] != "active"]
         reason = log(broken[0]) if broken else "no reason given"
@@ -134,8 +134,13 @@ def start(units: list[str]) -> None:
 def restart(units: list[str]) -> None:
     """Start `units` afresh, one after the other, whatever state they are in; AgentError as with `activate`."""
     for unit in units:
-        run("systemctl", "reset-failed", unit, check=False)
+        _forget_failures([unit])
     do_all([partial(_tell, "restart", unit) for unit in units])
+
+
+def _forget_failures(units: list[str]) -> None:
+    """Lest systemd refuse to start what has failed too often; nor what it needs, the queue's mount above all."""
+    run("systemctl", "reset-failed", *units, "mailops-*.service", check=False)
 
 
 def stop(units: list[str]) -> None:

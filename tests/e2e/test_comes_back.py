@@ -5,7 +5,7 @@ from __future__ import annotations
 import smtplib
 
 from tests.e2e.house import House, token, until
-from tests.e2e.test_vault import mail_processes, open_ports
+from tests.e2e.test_vault import drop_in, mail_processes, open_ports
 
 ADMIN, USER1 = "admin@example.test", "user1@example.test"
 DATABASE = "/vault/db/mail.sqlite"
@@ -73,6 +73,16 @@ def test_a_queue_whose_process_is_killed_comes_back_with_the_daemons(up: House) 
     finally:
         up.run("mail", "systemctl start dovecot")
     up.arrives(USER1, subject, sender="mail")
+    assert up.state() == "up"
+
+
+def test_a_queue_that_fails_for_good_leaves_no_daemon_on_the_bare_disk_and_unlock_brings_it_back(up: House) -> None:
+    with drop_in(up, "mailops-queue.service", "[Unit]\nStartLimitBurst=3\n[Service]\nExecStartPre=false"):
+        up.run("mail", "kill -9 $(pidof bindfs)")
+        until(lambda: up.run("mail", "systemctl is-failed mailops-queue", check=False) == "failed\n", 30, "its end")
+        until(lambda: open_ports(up) == [], 10, "the end of the daemons")
+        assert up.state() == "degraded"
+    assert "start postfix.service" in up.fab("-H", "mail", "unlock").stdout
     assert up.state() == "up"
 
 

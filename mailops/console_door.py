@@ -17,7 +17,7 @@ import secrets
 LONGEST_HEAD = 32 << 10  # bytes
 COOKIE = "mailops_tunnel"
 REQUEST = re.compile(r"([A-Z]{1,20}) (/[!-~]*) HTTP/1\.[01]")
-HEADER = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\x00-\x08\x0a-\x1f\x7f]*?)[ \t]*")
+HEADER = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):([^\x00-\x08\x0a-\x1f\x7f]*)")  # blanks: one way to match them
 OF_THIS_CONNECTION = {
     *("host", "connection", "proxy-connection", "keep-alive", "te", "trailer", "upgrade", "expect"),
     *("cookie", "http2-settings"),
@@ -107,7 +107,7 @@ def _parsed(head: bytes) -> tuple[str, str, Headers]:
     found = [HEADER.fullmatch(line) for line in lines]
     if request is None or not all(found):
         raise Refused("400 Bad Request", "This is not a plain HTTP request.")
-    return request[1], request[2], [(each[1], each[2]) for each in found if each]
+    return request[1], request[2], [(each[1], each[2].strip(" \t")) for each in found if each]
 
 
 def _body_length(headers: Headers) -> int:

@@ -118,8 +118,10 @@ class Forwarder:
 
 def _read_head(client: socket.socket) -> tuple[bytes, bytes]:
     """A request up to its empty line, and what has come of its body; an OSError when the client leaves."""
-    data = b""
+    data, deadline = b"", time.monotonic() + PATIENCE
     while b"\r\n\r\n" not in data:
+        if time.monotonic() > deadline:  # a head that comes drop by drop
+            raise TimeoutError
         if len(data) > LONGEST_HEAD:
             raise Refused("431 Request Header Fields Too Large", "The head of this request is too long.")
         if not (more := client.recv(CHUNK)):

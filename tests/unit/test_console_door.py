@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import socket
 import threading
+import time
 
 import pytest
 
+from mailops import tunnel
 from mailops.console_door import COOKIE, LONGEST_HEAD, Door, Refused
 from mailops.tunnel import Forwarder
 
@@ -218,3 +221,27 @@ def test_an_endless_head_is_cut(door: Door) -> None:
     said, sent = carried(door, b"GET / HTTP/1.1\r\nX: ", b"x" * (LONGEST_HEAD + 1))
     assert said.startswith(b"HTTP/1.1 431 ")
     assert sent == b""
+
+
+@pytest.mark.parametrize("value", [" " * 30_000 + "\x01", "a" + " \t" * 15_000 + "b", " " * 30_000])
+def test_a_long_header_takes_no_time(door: Door, value: str) -> None:
+    began = time.process_time()
+    with contextlib.suppress(Refused):
+        door.admit(request(door, "GET / HTTP/1.1", f"X: {value}").encode("latin-1"))
+    assert time.process_time() - began < 1
+
+
+def test_blanks_around_a_value_are_no_part_of_it(door: Door) -> None:
+    passed, _ = door.admit(request(door, "GET / HTTP/1.1", "X: \t a  b \t").encode())
+    assert b"\r\nX: a  b\r\n" in passed
+
+
+def test_a_head_that_comes_drop_by_drop_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tunnel, "PATIENCE", 0.2)
+    mine, its = socket.socketpair()
+    with mine, its:
+        drops = threading.Thread(target=lambda: [mine.send(b"G") and time.sleep(0.05) for _ in range(20)])
+        drops.start()
+        with pytest.raises(TimeoutError):
+            tunnel._read_head(its)
+        drops.join()

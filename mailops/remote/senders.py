@@ -1,0 +1,42 @@
+"""Who may write as whom, for Rspamd: the mailboxes and aliases without the passwords that stand beside them.
+
+Written in the transaction that changes the accounts, before its COMMIT. `lua.local.d/own_from.lua` reads it. While
+there is none, Rspamd lets a From header pass only that is the envelope's sender, which Postfix has looked up.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+
+from . import database
+from .files import ids, read
+from .shell import write_atomic
+
+OWNER, GROUP, MODE = "root", "_rspamd", 0o640
+
+
+def path_of(accounts: str) -> str:
+    """Where the table lies that belongs to the database `accounts`; its folder is made by bootstrap."""
+    return f"{os.path.dirname(os.path.dirname(accounts))}/senders/table"
+
+
+def keep(db: sqlite3.Connection, accounts: str) -> None:
+    """Write the table when it does not say what `db` does. A machine that has no place for it yet gets none."""
+    path = path_of(accounts)
+    if os.path.isdir(os.path.dirname(path)) and read(path) != (content := table(db)):
+        write_atomic(path, content, MODE, *ids(OWNER, GROUP))
+
+
+def ensure(accounts: str) -> None:
+    """The same outside of a transaction: after a crash between the two, and on a machine that had no table."""
+    if os.path.isdir(os.path.dirname(path_of(accounts))) and os.path.exists(accounts):
+        with database.opened(accounts) as db, database.transaction(db):
+            keep(db, accounts)
+
+
+def table(db: sqlite3.Connection) -> bytes:
+    """A line for each mailbox, one for each alias; no address of ours has a tab in it."""
+    users = [f"user\t{email}\n" for (email,) in db.execute("SELECT email FROM users ORDER BY email")]
+    rows = db.execute("SELECT src, dst FROM aliases ORDER BY src, dst")
+    return "".join([*users, *(f"alias\t{src}\t{dst}\n" for src, dst in rows)]).encode()

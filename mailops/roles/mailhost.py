@@ -47,6 +47,8 @@ QUEUE = "/var/spool/postfix"
 # Rspamd's milters, below the queue directory: for what strangers send, and for what the site itself sends.
 MILTERS = {"incoming": "rspamd/incoming.sock", "outgoing": "rspamd/outgoing.sock"}
 REDIS = "/run/redis/redis-server.sock"
+# Where Dovecot hands over what sieve scripts send; on loopback alone.
+RESEND_PORT = 10025
 # The templates' place for what lies under the site's sieve_root.
 SIEVE = "/vault/sieve/"
 # Path -> mode, owner, group; everything else is 0644 root:root.
@@ -120,6 +122,7 @@ def _private_directories(site: Site) -> tuple[Directory, ...]:
         Directory(site.vault, 0o711),
         Directory(f"{site.vault}/mail", 0o700, "vmail", "vmail"),
         Directory(f"{site.vault}/db", 0o750, "root", "mailauth"),
+        Directory(f"{site.vault}/senders", 0o750, "root", "_rspamd"),
         # What Redis makes here belongs to vmail (see mailops-vault.service) and, by the directory, to group redis.
         Directory(f"{site.vault}/redis", 0o2770, "redis", "redis"),
         # Dovecot's, for messages that are too large to be kept in memory while they come in.
@@ -158,6 +161,7 @@ def _files(site: Site, host: Host, facts: dict[str, Any]) -> tuple[File, ...]:
     relays = {name: account for name, account in accounts.items() if name not in site.mail_domains}
     names = roles.variables(site, host, facts) | {
         "queue_directory": QUEUE,
+        "resend_port": RESEND_PORT,
         "milters": MILTERS,
         "milter_directory": f"/usr/bin/install -d -m 2750 -o _rspamd -g postfix {QUEUE}/rspamd",
         # Postfix 3.7 lacks later mendings of BDAT.

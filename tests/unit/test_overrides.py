@@ -268,7 +268,7 @@ def test_a_list_becomes_what_its_daemon_reads(tmp_path: Path, release: int) -> N
         },
     )
     main = files["/etc/postfix/main.cf"].splitlines()
-    ours = "$mailops_ascii_recipient, permit_mynetworks"  # what no list takes away
+    ours = "check_recipient_access regexp:/etc/postfix/ascii_only, permit_mynetworks"  # what no list takes away
     assert f"smtpd_recipient_restrictions = {ours}, reject_unknown_nonsense, permit," in main
     assert "mynetworks = 127.0.0.0/8" in main
     assert "smtpd_data_restrictions = " in main

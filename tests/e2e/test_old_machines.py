@@ -41,6 +41,21 @@ def test_who_has_our_port_and_is_no_mail_server_is_named_before_anything_is_made
         up.run("web", "systemctl stop odd; systemctl start postfix")
 
 
+def test_a_stale_source_of_packages_is_named_and_does_not_stop_a_bootstrap(up: House) -> None:
+    stale = "/etc/apt/sources.list.d/stale.list"
+    up.run("web", f"echo 'deb http://deb.debian.org/debian no-such-suite main' >{stale}; rm -rf /var/lib/apt/lists/*")
+    up.run("web", "systemctl stop postfix; dpkg --force-depends --purge libsasl2-modules")
+    try:
+        said = up.fab("-H", "web", "bootstrap").stdout
+        assert "no-such-suite" in said
+        assert "install libsasl2-modules" in said
+        subject = token()
+        up.run("web", "sendmail root", stdin=f"Subject: {subject}\n\nNew.\n")
+        up.arrives(ADMIN, subject, sender="web")
+    finally:
+        up.run("web", f"rm {stale}")
+
+
 def test_packages_are_upgraded_while_the_vault_is_locked(up: House) -> None:
     up.fab("lock")
     again = f"{APT} install --reinstall dovecot-core dovecot-imapd postfix rspamd redis-server"

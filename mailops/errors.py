@@ -7,7 +7,7 @@ FAILED = 1  # a machine did not become what it should be
 BAD_INPUT = 2  # hosts.toml or the command line is wrong; nothing was contacted
 DIFFERENT = 3  # something differs, where the task only asked
 UNREACHABLE = 4  # no connection, or not with the machine we trust
-LOCKED = 5  # the vault is locked, or another run holds the machine
+LOCKED = 5  # the vault is locked or does not answer, or another run holds the machine
 DISTRUSTED = 6  # a machine asked for, or answered, what ours never do: it may be compromised
 
 

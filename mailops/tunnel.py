@@ -1,6 +1,6 @@
 """A tunnel to the rspamd console, which listens on the mailhost's own loopback and nowhere else.
 
-Who may pass says `console_door`.
+`console_door` says who may pass.
 Paramiko channels carried by hand: Invoke's `forward_local` notices a busy port only at its end, and dies
 with the first refused connection.
 """

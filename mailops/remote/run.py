@@ -244,7 +244,7 @@ class Run:
         generations.mark_proven(generations.active(), proven=False)
         self.link.step("rollback", "failed", "there is nothing to go back to")
         self.link.resolute = False
-        stays = f"{upgraded} in the generation before, so that the new files stay; they are not proven to work"
+        stays = f"the new files stay, not proven to work: {upgraded} in the generation before"
         return AgentError("\n  ".join([reasons[0], stays, *reasons[1:]]), "mend it, then: fab -H NAME bootstrap")
 
     def _note(self, outcome: str, why: str = "") -> None:

@@ -35,7 +35,7 @@ def end(email: str) -> list[str]:
     try:
         lines += _hold_mail(email)
     except AgentError as error:
-        lines.append(f"note: the mail that it has in the queue was not put on hold: {error.message}")
+        lines.append(f"note: mail of theirs in the queue was not put on hold: {error.message}")
     return lines
 
 
@@ -85,7 +85,7 @@ def _hold_mail(email: str) -> list[str]:
     shell.run("postsuper", "-h", "-", stdin="\n".join(theirs) + "\n", timeout=60)
     count = f"{len(theirs)} message{'s' * (len(theirs) > 1)} of theirs in the queue"
     shown = " ".join(theirs) if len(theirs) <= 5 else "ID"
-    return [f"put {count} on hold; here: `postqueue -p` lists them, `postsuper -H {shown}` sends, `-d` deletes"]
+    return [f"put {count} on hold; as root there: `postqueue -p` lists, `postsuper -H {shown}` sends, `-d` deletes"]
 
 
 def _sent_by(email: str, numbers: list[str]) -> list[str]:

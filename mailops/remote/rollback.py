@@ -48,7 +48,9 @@ def call(args: dict[str, Any], link: Any) -> dict[str, Any]:
         target = _earlier(active, args.get("to"))
         wanted = generations.manifest(target)
         if upgraded := machine.other_release(wanted):
-            raise AgentError(f"generation {target['number']} cannot come back: {upgraded}")
+            raise AgentError(
+                f"generation {target['number']} cannot come back: {upgraded}", "fab generations lists the others"
+            )
         opened = machine.vault_is_open(machine.manifest())
         run.mountpoint = (wanted["vault"] or {}).get("mountpoint", "")
         change = _change(active, target, opened)

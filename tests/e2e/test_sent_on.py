@@ -8,10 +8,12 @@ from collections.abc import Iterator
 
 import pytest
 
+from mailops.lab import replica
 from tests.e2e.house import House, token
 
 USER1, STRANGER = "user1@example.test", "stranger@elsewhere.test"
 HOME = "/vault/mail/example.test/user1"
+SIGNATURE = re.compile(rb"(?im)^DKIM-Signature:")
 SCRIPT = """require ["copy", "vacation"];
 redirect :copy "stranger@elsewhere.test";
 if header :is "X-Ask" "yes" { vacation :addresses "user1@example.test" "I am away."; }
@@ -29,12 +31,36 @@ def sending_on(up: House) -> Iterator[House]:
 
 
 def test_a_redirect_is_not_signed_and_names_the_user_in_its_envelope(sending_on: House) -> None:
-    subject = sending_on.stranger_sends(USER1)
-    raw = sending_on.stranger_reads(subject)
-    assert f"Return-Path: <{USER1}>".encode() in raw
-    assert not re.search(rb"(?im)^DKIM-Signature:", raw)
-    own = sending_on.submit("admin@example.test", USER1)
-    assert b"d=example.test" in sending_on.stranger_reads(own), "what one of us wrote is signed, as ever"
+    """A message from outside in the name of one of our domains, which its SPF allows just now."""
+    sending_on.run("mail", f"mailcfg addalias away@example.test {STRANGER}")
+    record = f"v=spf1 mx ip4:{sending_on.address('outside')} -all"
+    replica.publish(sending_on.lab, [("second.test", "TXT", record)])
+    try:
+        redirected = sending_on.stranger_sends(USER1, sender="user2@second.test")
+        forwarded = sending_on.stranger_sends("away@example.test", sender="user2@second.test")
+        raw = sending_on.stranger_reads(redirected)
+        assert f"Return-Path: <{USER1}>".encode() in raw
+        for text in (raw, sending_on.stranger_reads(forwarded)):
+            assert not SIGNATURE.search(text)
+    finally:
+        replica.unpublish(sending_on.lab, [("second.test", "TXT")])
+        sending_on.run("mail", "mailcfg rmalias away@example.test")
+    own = sending_on.submit("user2@second.test", USER1)
+    signed = sending_on.arrives(USER1, own)
+    assert "d=second.test" in signed["DKIM-Signature"], "what one of us wrote is signed, as ever"
+
+
+def test_spam_is_not_sent_on(sending_on: House) -> None:
+    domain, spam = "suspect.elsewhere.test", token()
+    records = [(domain, "TXT", "v=spf1 -all"), (f"_dmarc.{domain}", "TXT", "v=DMARC1; p=quarantine")]
+    replica.publish(sending_on.lab, records)
+    try:
+        sending_on.swaks("--from", f"a@{domain}", "--to", USER1, "--header", f"Subject: {spam}")
+    finally:
+        replica.unpublish(sending_on.lab, [(name, kind) for name, kind, _ in records])
+    sending_on.arrives(USER1, spam, folder="Junk")
+    sending_on.stranger_reads(sending_on.stranger_sends(USER1))  # what came after it has arrived
+    assert not sending_on.run("outside", f"grep -rl {spam} /home/stranger/Maildir || true")
 
 
 def test_a_bounce_is_sent_on_as_a_bounce(sending_on: House) -> None:
@@ -50,4 +76,4 @@ def test_an_answer_that_a_script_gives_is_not_signed(sending_on: House) -> None:
     message = f"From: {STRANGER}\\nTo: {USER1}\\nSubject: {subject}\\nX-Ask: yes\\n\\nHello?\\n"
     sending_on.run("outside", f"printf '{message}' | sendmail -f {STRANGER} {USER1}")
     raw = sending_on.stranger_reads(f"Auto: {subject}")
-    assert not re.search(rb"(?im)^DKIM-Signature:", raw)
+    assert not SIGNATURE.search(raw)

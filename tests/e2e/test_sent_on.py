@@ -34,20 +34,20 @@ def test_a_redirect_is_not_signed_and_names_the_user_in_its_envelope(sending_on:
     """A message from outside in the name of one of our domains, which its SPF allows just now."""
     sending_on.run("mail", f"mailcfg addalias away@example.test {STRANGER}")
     record = f"v=spf1 mx ip4:{sending_on.address('outside')} -all"
-    replica.publish(sending_on.lab, [("second.test", "TXT", record)])
+    replica.publish(sending_on.lab, [("example.test", "TXT", record)])
     try:
-        redirected = sending_on.stranger_sends(USER1, sender="user2@second.test")
-        forwarded = sending_on.stranger_sends("away@example.test", sender="user2@second.test")
+        redirected = sending_on.stranger_sends(USER1, sender="admin@example.test")
+        forwarded = sending_on.stranger_sends("away@example.test", sender="admin@example.test")
         raw = sending_on.stranger_reads(redirected)
         assert f"Return-Path: <{USER1}>".encode() in raw
         for text in (raw, sending_on.stranger_reads(forwarded)):
             assert not SIGNATURE.search(text)
     finally:
-        replica.unpublish(sending_on.lab, [("second.test", "TXT")])
+        replica.unpublish(sending_on.lab, [("example.test", "TXT")])
         sending_on.run("mail", "mailcfg rmalias away@example.test")
-    own = sending_on.submit("user2@second.test", USER1)
+    own = sending_on.submit("admin@example.test", USER1)
     signed = sending_on.arrives(USER1, own)
-    assert "d=second.test" in signed["DKIM-Signature"], "what one of us wrote is signed, as ever"
+    assert "d=example.test" in signed["DKIM-Signature"], "what one of us wrote is signed, as ever"
 
 
 def test_spam_is_not_sent_on(sending_on: House) -> None:

@@ -258,8 +258,9 @@ def test_a_daemon_whose_processes_die_is_told_from_a_slow_one(
 ) -> None:
     broken.by(f"{script}; systemctl reload postfix")
     found = awaited(broken.house)
-    assert {name for name, _, _ in found["failures"]} == noticed
-    assert all(words in reason for _, _, reason in found["failures"])
+    reasons = {name: reason for name, _, reason in found["failures"]}
+    assert noticed <= reasons.keys() <= MAIL_PORTS  # proxymap serves every port: another one may ask as it dies
+    assert all(words in reasons[name] for name in noticed)
     assert found["fallen"] == ["postfix.service"]
     assert found["seconds"] < 25
     assert len(found["log"]) == len({line.partition(": ")[2] for line in found["log"]})

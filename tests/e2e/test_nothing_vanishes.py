@@ -46,17 +46,17 @@ def smtp(job, data):
         if job["login"]:
             client.login(*job["login"])
         refused = client.sendmail(job["sender"], job["to"], data)
-        return {to: code for to, (code, _) in refused.items()}
+        return {to: [code, text.decode()] for to, (code, text) in refused.items()}
     except smtplib.SMTPRecipientsRefused as error:
-        return {to: code for to, (code, _) in error.recipients.items()}
+        return {to: [code, text.decode()] for to, (code, text) in error.recipients.items()}
     except smtplib.SMTPResponseException as error:
-        return dict.fromkeys(job["to"], error.smtp_code)
+        return dict.fromkeys(job["to"], [error.smtp_code, str(error.smtp_error)])
     finally:
         client.close()
 
 def local(job, data):
     done = subprocess.run(["sendmail", "-i", "-f", job["sender"], "--", *job["to"]], input=data, capture_output=True)
-    return dict.fromkeys(job["to"], 500) if done.returncode else {}
+    return dict.fromkeys(job["to"], [500, done.stderr.decode()]) if done.returncode else {}
 
 for line in sys.stdin:
     job = json.loads(line)
@@ -166,8 +166,8 @@ def send(house: House, machine: str, lines: list[str]) -> str:
     return done.stdout
 
 
-def all_sent(house: House, sent: dict[str, Sent]) -> dict[str, dict[str, int]]:
-    """Send everything, two lines of work for each origin; mark -> address -> the code that refused it."""
+def all_sent(house: House, sent: dict[str, Sent]) -> dict[str, dict[str, tuple[int, str]]]:
+    """Send everything, two lines of work for each origin; mark -> address -> the answer that refused it."""
     by_machine: dict[tuple[str, int], list[str]] = {}
     for number, (machine, line) in enumerate(jobs(house, sent)):
         by_machine.setdefault((machine, number % 2), []).append(line)
@@ -232,8 +232,8 @@ def test_every_odd_message_is_delivered_refused_or_bounced_to_a_reader(people: H
     assert not wrong, "\n".join(wrong)
 
 
-def faults(message: Sent, refused: dict[str, int], there: list[Found]) -> Iterator[str]:
-    yield from (f"{to} got {code}, for now" for to, code in refused.items() if 400 <= code < 500)
+def faults(message: Sent, refused: dict[str, tuple[int, str]], there: list[Found]) -> Iterator[str]:
+    yield from (f"{to} got {code} {text}, for now" for to, (code, text) in refused.items() if 400 <= code < 500)
     boxes = {box for to in message.to if to not in refused for box in ENDS[to]}
     if any(each.box == FORWARD and each.junk for each in there):
         boxes -= {STRANGER}

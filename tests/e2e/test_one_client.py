@@ -46,6 +46,24 @@ def test_slow_connections_of_one_client_harm_nobody(up: House, port: int) -> Non
         assert time.monotonic() - began < 8
 
 
+def test_the_connections_of_a_container_on_the_mailhost_are_left_alone(up: House) -> None:
+    """A process of the same name and words, which this machine's Postfix did not start and whose log is elsewhere."""
+    theirs = "pgrep -fx 'smtpd -n submission'"
+    up.run(
+        "mail",
+        "(sleep 60 | unshare --pid --fork bash -c 'exec -a smtpd grep -n submission') </dev/null >/dev/null 2>&1 &",
+    )
+    number = ""
+    try:
+        until(lambda: up.run("mail", f"{theirs} || true"), 20, "the container's process")
+        number = up.run("mail", theirs).strip()
+        up.fab("mailcfg", f"disable {USER}")
+        assert up.run("mail", f"{theirs} || true").strip() == number
+    finally:
+        up.fab("mailcfg", f"enable {USER}")
+        up.run("mail", f"kill -9 {number} || true")
+
+
 @pytest.mark.parametrize("command", ["disable", "passwd"])
 def test_an_open_session_sends_no_more_and_what_waits_is_held(up: House, command: str) -> None:
     old = up.password(USER)

@@ -76,8 +76,36 @@ def test_a_queue_whose_process_is_killed_comes_back_with_the_daemons(up: House) 
     assert up.state() == "up"
 
 
+def test_a_queue_that_comes_back_late_brings_the_daemons_along_and_a_stop_is_a_stop(up: House) -> None:
+    late = "[Service]\nExecStartPre=sh -c 'echo >>/run/tries; [ $(wc -l </run/tries) -gt 2 ]'"
+    up.run("mail", "rm -f /run/tries; systemctl stop dovecot")
+    try:
+        with drop_in(up, "mailops-queue.service", late):
+            kill_bindfs(up)
+            until(lambda: answer(up) == 250, 60, "Postfix")
+        assert up.run("mail", "wc -l </run/tries").strip() == "3"
+        until(lambda: up.run("mail", "systemctl is-active rspamd", check=False) == "active\n", 20, "Rspamd")
+        assert up.run("mail", "pidof dovecot", check=False) == "", "a stop is a stop"
+    finally:
+        up.run("mail", "rm -f /run/tries; systemctl start dovecot")
+    up.arrives(USER1, up.stranger_sends(USER1), sender="mail")
+    assert up.state() == "up"
+
+
+def test_a_queue_that_comes_back_after_the_vault_has_gone_brings_nothing(up: House) -> None:
+    with drop_in(up, "mailops-queue.service", "[Service]\nExecStartPre=false"):
+        up.run("mail", "kill -9 $(pidof bindfs)")
+        until(lambda: open_ports(up) == [], 20, "the end of the daemons")
+        up.fab("lock")
+    up.run("mail", "sleep 4")  # more than a queue waits before it tries again
+    assert mail_processes(up) == set()
+    assert open_ports(up) == []
+    up.fab("unlock")
+    assert up.state() == "up"
+
+
 def test_a_queue_that_fails_for_good_leaves_no_daemon_on_the_bare_disk_and_unlock_brings_it_back(up: House) -> None:
-    with drop_in(up, "mailops-queue.service", "[Unit]\nStartLimitBurst=3\n[Service]\nExecStartPre=false"):
+    with drop_in(up, "mailops-queue.service", "[Unit]\nStartLimitIntervalSec=60\nStartLimitBurst=3\n[Service]\nExecStartPre=false"):
         up.run("mail", "kill -9 $(pidof bindfs)")
         until(lambda: up.run("mail", "systemctl is-failed mailops-queue", check=False) == "failed\n", 30, "its end")
         until(lambda: open_ports(up) == [], 10, "the end of the daemons")

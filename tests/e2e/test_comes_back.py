@@ -150,3 +150,17 @@ def test_a_null_client_whose_resolver_comes_late_sends_what_waited(up: House) ->
         up.arrives(ADMIN, subject, seconds=120)  # nobody told it to
     finally:
         up.run("web", f"rm -f /etc/resolv.conf; mv /root/resolv.conf /etc/resolv.conf; rm -rf {late}")
+
+
+def test_a_reload_for_a_resolver_has_the_next_queue_manager_send_what_waits(up: House) -> None:
+    """The one that the reload sends away takes its time here."""
+    subject = token()
+    up.run("mail", "systemctl stop postfix")
+    try:
+        up.run("web", "sendmail root", stdin=f"Subject: {subject}\n\nWaits.\n")
+        until(lambda: "refused" in up.run("web", "mailq"), 30, "a message that waits")
+    finally:
+        up.fab("unlock")
+    slow = "kill -STOP $(pidof qmgr); (sleep 2; kill -CONT $(pidof qmgr)) & sh /usr/lib/mailops/reload-postfix; wait"
+    up.run("web", slow)
+    up.arrives(ADMIN, subject, seconds=60)

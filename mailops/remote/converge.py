@@ -131,7 +131,8 @@ class Convergence(Run):
         self._candidate: Candidate | None = None
         opened = machine.vault_is_open(wanted)
         if opened:
-            self.glance = glance.Ahead([item for item in wanted["probes"] if not item.get("when")])
+            probes = [item for item in wanted["probes"] if not item.get("when")]
+            self.glance = glance.Ahead(probes, wanted["services"])
         self._contents: dict[str, bytes] = {}  # that came from the laptop, which sends each file once
         if wanted["vault"] and self.task == "bootstrap":
             vault_conf.require(wanted["vault"])

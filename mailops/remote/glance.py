@@ -11,6 +11,8 @@ import socket
 import threading
 from typing import Any
 
+from . import asleep
+
 LOOPBACK = ("127.0.0.1", "::1")
 PATIENCE = 3.0  # seconds
 HELLO = {"smtp": "EHLO [127.0.0.1]", "relay": "EHLO [127.0.0.1]", "lmtp": "LHLO [127.0.0.1]"}
@@ -19,14 +21,21 @@ HELLO = {"smtp": "EHLO [127.0.0.1]", "relay": "EHLO [127.0.0.1]", "lmtp": "LHLO 
 class Ahead:
     """A glance begun while the run has other things to do."""
 
-    def __init__(self, probes: list[dict[str, Any]]) -> None:
-        self._found: list[dict[str, Any]] = []
-        self._thread = threading.Thread(target=lambda: self._found.extend(suspects(probes)), daemon=True)
+    def __init__(self, probes: list[dict[str, Any]], services: list[dict[str, Any]]) -> None:
+        self._suspects: list[dict[str, Any]] = []
+        self._asleep: list[str] = []
+        self._thread = threading.Thread(target=self._look, args=(probes, services), daemon=True)
         self._thread.start()
 
-    def suspects(self) -> list[dict[str, Any]]:
+    def _look(self, probes: list[dict[str, Any]], services: list[dict[str, Any]]) -> None:
+        self._asleep.extend(asleep.found(services))
+        # Of a unit that has to be started afresh anyway nothing is asked.
+        self._suspects.extend(suspects([probe for probe in probes if probe["service"] not in self._asleep]))
+
+    def found(self) -> tuple[list[str], list[dict[str, Any]]]:
+        """The units with a process that is stopped, and the probes of the others that are worth asking in full."""
         self._thread.join()
-        return self._found
+        return self._asleep, self._suspects
 
 
 def suspects(probes: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -65,12 +65,11 @@ def make_room(wanted: dict[str, Any], link: Any, dry_run: bool = False) -> list[
 
 def holders(wanted: dict[str, Any]) -> list[Holder]:
     """Those who listen on a port of ours and are not ours."""
-    ours = {service["unit"] for service in wanted["services"]}
-    ours |= {unit.replace(".service", suffix) for unit in ours for suffix in ("@-.service", ".socket")}
+    ours = services.names([service["unit"] for service in wanted["services"]])
     sockets = _sockets({probe["port"] for probe in wanted["probes"] if probe["port"]})
     found = {}
     for port, pid in _processes(sockets) if sockets else ():
-        unit, program = _unit(pid), _program(pid)
+        unit, program = services.unit_of(pid), _program(pid)
         if unit not in ours and pid != 1:
             found[port] = Holder(port, pid, program, unit, _package(program))
     return [found[port] for port in sorted(found)]
@@ -99,17 +98,6 @@ def _processes(sockets: dict[str, int]) -> list[tuple[int, int]]:
                     if port and pid != 1:
                         found.setdefault(port, pid)
     return list(found.items())
-
-
-def _unit(pid: int) -> str:
-    """The unit that systemd runs the process in; "" for one that somebody started by hand."""
-    with contextlib.suppress(OSError), open(f"/proc/{pid}/cgroup", encoding="utf-8") as file:
-        for line in file:
-            if line.startswith("0::") or ":name=systemd:" in line:
-                names = [name for name in line.strip().split("/") if name.endswith(".service")]
-                if names and not names[-1].startswith("user@"):
-                    return names[-1]
-    return ""
 
 
 def _program(pid: int) -> str:

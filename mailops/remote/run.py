@@ -160,8 +160,9 @@ class Run:
         """
         self.room("services", lambda: services.activate(wanted["services"], [*paths, *self.unseen]))
         if self.glance and not paths:
-            done, suspects = self.changes.get("services", []), self.glance.suspects()
-            self.room("services", lambda: done + _mend(suspects) if suspects else done)
+            done, (asleep, suspects) = self.changes.get("services", []), self.glance.found()
+            if asleep or suspects:
+                self.room("services", lambda: done + _mend(asleep, suspects))
         if self.changes or prove:
             told = {line.split()[-1] for line in self.changes.get("services", [])}
             probes = [item for item in wanted["probes"] if not item.get("when") or item["when"] in told]
@@ -288,15 +289,17 @@ def _probed(probes: list[dict[str, Any]]) -> list[str]:
     return []
 
 
-def _mend(suspects: list[dict[str, Any]]) -> list[str]:
-    """What runs and does not answer as it should, though nothing differs, is started afresh."""
+def _mend(asleep: list[str], suspects: list[dict[str, Any]]) -> list[str]:
+    """What runs and does nothing, or does not answer as it should, though nothing differs, is started afresh."""
+    services.restart(asleep)
+    units = list(asleep)
     try:
         probe.await_all(suspects, 10.0)
     except probe.ProbesFailed as error:
-        units = [unit for unit in dict.fromkeys(item["service"] for item, _ in error.failures) if unit]
-        services.restart(units)
-        return [f"restart {unit}" for unit in units]
-    return []
+        mute = [unit for unit in dict.fromkeys(item["service"] for item, _ in error.failures) if unit]
+        services.restart(mute)
+        units += mute
+    return [f"restart {unit}" for unit in units]
 
 
 def _prove_again(probes: list[dict[str, Any]]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from functools import partial
@@ -54,6 +55,25 @@ def _parsed(units: list[str], text: str) -> dict[str, dict[str, str]]:
     blocks = text.strip().split("\n\n")
     parsed = [dict(line.split("=", 1) for line in block.splitlines()) for block in blocks]
     return dict(zip(units, parsed, strict=True))
+
+
+def names(units: list[str]) -> dict[str, str]:
+    """Every name that the processes of `units` run under, and the unit that it stands for: Debian 12 runs Postfix's
+    daemons in an instance."""
+    return {
+        unit.replace(".service", suffix): unit for unit in units for suffix in (".service", "@-.service", ".socket")
+    }
+
+
+def unit_of(pid: int) -> str:
+    """The unit that systemd runs the process in; "" for one that somebody started by hand."""
+    with contextlib.suppress(OSError), open(f"/proc/{pid}/cgroup", encoding="utf-8") as file:
+        for line in file:
+            if line.startswith("0::") or ":name=systemd:" in line:
+                names = [name for name in line.strip().split("/") if name.endswith(".service")]
+                if names and not names[-1].startswith("user@"):
+                    return names[-1]
+    return ""
 
 
 def at_boot(services: list[dict[str, Any]], dry_run: bool = False) -> list[str]:

@@ -6,11 +6,13 @@ import os
 import time
 from typing import Any
 
+from . import asleep, database, drift, generations, lock, machine, packages, probe, services, transaction, vault_conf
 from . import certificate as certificates
-from . import database, drift, generations, lock, machine, packages, probe, services, transaction, vault_conf
 from .errors import AgentError
 from .shell import run
 
+QUEUE = "/var/spool/postfix"
+LONG = 300.0  # seconds
 SCARCE = 100 << 20  # bytes; two messages of the largest size
 CERTIFICATE = "/etc/mailops/tls/fullchain.pem"
 
@@ -26,8 +28,9 @@ def call(args: dict[str, Any], link: Any) -> dict[str, Any]:
     units = services.states([service["unit"] for service in wanted["services"]])
     running = {unit: state["ActiveState"] for unit, state in units.items()}
     asked = [item for item in wanted["probes"] if not item.get("when")]  # the others take their time
-    answers = probe.ask_all(asked) | _stored(wanted) if opened else {}
+    answers = probe.ask_all(asked) | _stored(wanted) | asleep.told(wanted["services"]) if opened else {}
     queue = _queue() if opened else None  # it lies in the vault
+    answers |= _left(queue or [], time.time())
     if queue and not wanted["vault"] and _is_unknown():
         answers["the mailhost"] = "it does not know this machine, whose mail waits; next: fab push"
     active = generations.active()
@@ -41,7 +44,7 @@ def call(args: dict[str, Any], link: Any) -> dict[str, Any]:
         "vault": _vault(wanted["vault"], opened) if wanted["vault"] else None,
         "services": running,
         "probes": answers,
-        "queue": queue,
+        "queue": None if queue is None else len(queue),
         "uptime": _uptime(),
         "rspamd": packages.version("rspamd"),
         "generation": active["number"],
@@ -90,32 +93,21 @@ def _stored(wanted: dict[str, Any]) -> dict[str, str]:
     return {"vault": full, "accounts": damage}
 
 
-def _queue() -> int:
-    """Messages that wait in Postfix's queue; mailq(1) counts them while Postfix is down, too."""
-    found = run(
-        "find",
-        "/var/spool/postfix",
-        "-type",
-        "f",
-        "(",
-        "-path",
-        "*/deferred/*",
-        "-o",
-        "-path",
-        "*/active/*",
-        "-o",
-        "-path",
-        "*/incoming/*",
-        "-o",
-        "-path",
-        "*/hold/*",
-        "-o",
-        "-path",
-        "*/maildrop/*",
-        ")",
-        check=False,
-    )
-    return len(found.stdout.splitlines())
+def _queue() -> list[tuple[str, float, bool]]:
+    """(folder, since when, complete) of each message in Postfix's queue, while Postfix is down, too."""
+    folders = [f"{QUEUE}/{name}" for name in ("deferred", "active", "incoming", "hold", "maildrop")]
+    found = run("find", *folders, "-type", "f", "-printf", r"%H %C@ %m\n", check=False)
+    lines = map(str.split, found.stdout.splitlines())
+    return [(os.path.basename(folder), float(since), bool(int(mode, 8) & 0o100)) for folder, since, mode in lines]
+
+
+def _left(queue: list[tuple[str, float, bool]], now: float) -> dict[str, str]:
+    """What is wrong when nobody takes up new mail: that is a matter of a moment, or of a minute after the unlock."""
+    old = [
+        since for folder, since, whole in queue if folder in ("incoming", "maildrop") if whole and since < now - LONG
+    ]
+    said = f"{len(old)} new in it that nobody takes up; next, as root there: systemctl restart postfix.service"
+    return {"queue": said} if old else {}
 
 
 def _is_unknown() -> bool:

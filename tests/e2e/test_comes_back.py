@@ -105,13 +105,31 @@ def test_a_queue_that_comes_back_after_the_vault_has_gone_brings_nothing(up: Hou
 
 
 def test_a_queue_that_fails_for_good_leaves_no_daemon_on_the_bare_disk_and_unlock_brings_it_back(up: House) -> None:
-    with drop_in(up, "mailops-queue.service", "[Unit]\nStartLimitIntervalSec=60\nStartLimitBurst=3\n[Service]\nExecStartPre=false"):
+    with drop_in(
+        up,
+        "mailops-queue.service",
+        "[Unit]\nStartLimitIntervalSec=60\nStartLimitBurst=3\n[Service]\nExecStartPre=false",
+    ):
         up.run("mail", "kill -9 $(pidof bindfs)")
         until(lambda: up.run("mail", "systemctl is-failed mailops-queue", check=False) == "failed\n", 30, "its end")
         until(lambda: open_ports(up) == [], 10, "the end of the daemons")
         assert up.state() == "degraded"
     assert "start postfix.service" in up.fab("-H", "mail", "unlock").stdout
     assert up.state() == "up"
+
+
+def test_a_daemon_that_a_signal_has_stopped_is_told_of_and_started_afresh(up: House) -> None:
+    for machine, unit, process in (("mail", "postfix", "qmgr"), ("mail", "dovecot", "log"), ("web", "postfix", "qmgr")):
+        pid = up.run(machine, f"pid=$(pgrep -x {process}); kill -STOP $pid; echo $pid").strip()
+        try:
+            said = up.fab("-H", machine, "status").stdout
+            assert "✗ degraded" in said
+            assert f"{unit}.service: a signal has stopped {process} (process {pid}), and mail waits; next: fab" in said
+            assert f"restart {unit}.service" in up.fab("-H", machine, "bootstrap").stdout
+        finally:
+            up.run(machine, f"kill -CONT {pid}", check=False)
+        assert up.state(machine) == "up"
+    up.arrives(USER1, up.stranger_sends(USER1))
 
 
 def test_a_stop_is_a_stop_and_nothing_comes_back_beside_a_locked_vault(up: House) -> None:

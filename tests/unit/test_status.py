@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from mailops.remote import packages, status
+from mailops.remote import asleep, packages, services, status
 
 
 @pytest.fixture
@@ -50,3 +50,30 @@ def test_the_version_of_a_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     (tmp_path / "status").write_text("".join(said.format(*row) for row in rows))
     monkeypatch.setattr(packages, "STATUS", str(tmp_path / "status"))
     assert [packages.version(name) for name in ("rspamd", "redis", "nothing")] == ["3.4-1", "", ""]
+
+
+def test_new_mail_that_nobody_takes_up_is_told() -> None:
+    queue = [("deferred", 0.0, True), ("incoming", 990.0, True), ("incoming", 0.0, False), ("maildrop", 0.0, True)]
+    assert status._left(queue[:3], 1000.0) == {}
+    assert status._left(queue, 1000.0)["queue"].startswith("1 new in it that nobody takes up")
+
+
+@pytest.mark.parametrize(
+    ("stat", "found"),
+    [
+        ("12 (qmgr) T 1 12", ("qmgr", "T")),
+        ("12 (rspamd: main) S 1 12", ("rspamd: main", "S")),
+        ("12 (a ) Z (b) T 1", ("a ) Z (b", "T")),
+    ],
+)
+def test_the_state_of_a_process(stat: str, found: tuple[str, str]) -> None:
+    assert asleep.parsed(stat) == found
+
+
+def test_a_process_that_a_signal_has_stopped_is_told_by_its_unit(monkeypatch: pytest.MonkeyPatch) -> None:
+    unit = {7: "postfix@-.service", 8: "postfix.service", 9: "cron.service"}
+    monkeypatch.setattr(asleep, "_stopped", lambda: [(7, "qmgr"), (8, "master"), (9, "cron")])
+    monkeypatch.setattr(services, "unit_of", lambda pid: unit[pid])
+    wanted = [{"unit": "postfix.service"}, {"unit": "dovecot.service"}]
+    assert asleep.found(wanted) == {"postfix.service": ["qmgr (process 7)", "master (process 8)"]}
+    assert "systemctl restart postfix.service" in asleep.told(wanted)["postfix.service"]

@@ -1,6 +1,6 @@
-"""Who may write as whom, for Rspamd: the mailboxes and aliases without the passwords that stand beside them.
+"""Who may write as whom, for Rspamd: the domains, mailboxes and aliases without the passwords that stand beside them.
 
-Written in the transaction that changes the accounts, before its COMMIT. `lua.local.d/own_from.lua` reads it. While
+Written in the transaction that changes the accounts, before its COMMIT. `lua.local.d/` has who reads it. While
 there is none, Rspamd lets a From header pass only that is the envelope's sender, which Postfix has looked up.
 """
 
@@ -36,7 +36,9 @@ def ensure(accounts: str) -> None:
 
 
 def table(db: sqlite3.Connection) -> bytes:
-    """A line for each mailbox, one for each alias; no address of ours has a tab in it."""
+    """A line for each domain, mailbox and alias; no address of ours has a tab in it."""
+    domains = db.execute("SELECT name FROM domains ORDER BY name")
     users = [f"user\t{email}\n" for (email,) in db.execute("SELECT email FROM users ORDER BY email")]
     rows = db.execute("SELECT src, dst FROM aliases ORDER BY src, dst")
-    return "".join([*users, *(f"alias\t{src}\t{dst}\n" for src, dst in rows)]).encode()
+    own = [f"domain\t{name}\n" for (name,) in domains]
+    return "".join([*own, *users, *(f"alias\t{src}\t{dst}\n" for src, dst in rows)]).encode()

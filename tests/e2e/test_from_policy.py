@@ -63,6 +63,19 @@ def test_a_stranger_in_our_name_is_refused_and_told_why(up: House, address: str,
     assert address.partition("@")[2] in said
 
 
+def test_a_domain_counts_as_ours_as_long_as_it_is_added(up: House) -> None:
+    def say() -> str:
+        return reply(up, "From: boss@added.test", sender="")
+
+    assert say().startswith("250")
+    up.fab("domain.add", "added.test")
+    try:
+        assert say().startswith("554 5.7.1 mail from added.test needs")
+    finally:
+        up.fab("domain.rm", "added.test")
+    assert say().startswith("250")
+
+
 TRICKS = (
     "From: ADMIN@Example.TEST",
     "From: admin(x)@(y)example.test",

@@ -27,12 +27,13 @@ def accounts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return path
 
 
-def test_the_table_has_mailboxes_and_aliases_and_no_password(accounts: str) -> None:
+def test_the_table_has_domains_mailboxes_and_aliases_and_no_password(accounts: str) -> None:
     with database.opened(accounts) as db, database.transaction(db):
         db.execute("INSERT INTO aliases(src, dst) VALUES ('c@b.test', 'a@b.test')")
+        db.execute("INSERT INTO domains(name) VALUES ('b.test')")
         senders.keep(db, accounts)
     table = Path(senders.path_of(accounts))
-    assert table.read_text() == "user\ta@b.test\nalias\tc@b.test\ta@b.test\n"
+    assert table.read_text() == "domain\tb.test\nuser\ta@b.test\nalias\tc@b.test\ta@b.test\n"
     assert table.stat().st_mode & 0o777 == 0o640
 
 

@@ -72,6 +72,21 @@ def test_a_program_of_a_null_client_may_call_itself_what_it_likes(up: House) -> 
     assert b"Return-Path: <shop@web.example.test>" in up.stranger_reads(subject)
 
 
+@pytest.mark.parametrize(
+    ("says", "goes_as"),
+    [
+        ("shop@foreign.invalid", "shop@mail.example.test"),
+        ("+x@foreign.invalid", "root@mail.example.test"),
+        ("info@second.test", "info@second.test"),
+        ("root@backup.example.test", "root@backup.example.test"),
+    ],
+)
+def test_bounces_to_a_program_of_the_mailhost_stay_here(up: House, says: str, goes_as: str) -> None:
+    subject = token()
+    up.run("mail", f"sendmail -f '{says}' stranger@elsewhere.test", stdin=f"Subject: {subject}\n\nHello.\n")
+    assert f"Return-Path: <{goes_as}>".encode() in up.stranger_reads(subject)
+
+
 def test_a_bounce_to_a_program_of_a_null_client_is_read(up: House) -> None:
     """Of the three that could be asked to take it, no account www-data has a mailbox."""
     nobody = f"{token()}@elsewhere.test"

@@ -11,10 +11,13 @@ import stat
 from collections.abc import Iterator
 
 from . import shell
+from .address import without_detail
 from .errors import AgentError
 
 SUBMISSION = ("submission", "submissions")  # as master.cf calls them; each of their processes serves one connection
 LOGIN = re.compile(r"smtpd\[(\d+)\]: \w+: client=.*\bsasl_username=(\S+)")
+RECORD = re.compile(r"^\*\*\* ENVELOPE RECORDS (\S+) \*\*\*$", re.MULTILINE)  # no header begins like that
+HANDED_IN_FOR = re.compile(r"^(?:X-Sieve-Redirected-From|From): .*?([^\s<]+@[^\s>]+)", re.MULTILINE)
 BATCH = 200  # messages that are looked at together
 # A text of several lines (RFC 5228, 2.4.2) first. What is not closed goes to the end: to try that again from each place
 # in it would take hours.
@@ -91,15 +94,22 @@ def _hold_mail(email: str) -> list[str]:
 
 
 def _sent_by(email: str, numbers: list[str]) -> list[str]:
-    """Those of these messages that came by `email`'s login or have it as their envelope sender."""
-    said = shell.run("postcat", "-e", "-q", *numbers, check=False, timeout=60).stdout
-    found = []
-    for record in said.split("*** ENVELOPE RECORDS ")[1:]:
-        number = os.path.basename(record.split(" ", 1)[0])
-        senders = re.findall(r"^(?:named_attribute: sasl_username=|sender: )(.*)$", record, re.MULTILINE)
-        if email in (sender.strip().lower() for sender in senders):
-            found.append(number)
-    return found
+    """Those of these messages that `email` sent, or a sieve script of theirs."""
+    said = shell.run("postcat", "-e", "-h", "-q", *numbers, check=False, timeout=60).stdout
+    _, *records = RECORD.split(said)
+    found = zip(records[::2], map(_senders, records[1::2]), strict=True)
+    return [os.path.basename(path) for path, senders in found if email in map(without_detail, senders)]
+
+
+def _senders(record: str) -> list[str]:
+    """Whom a message is from, in lower case: its login and its envelope's sender or, where that is empty and Dovecot
+    handed it in (a bounce that is sent on, a vacation answer), what its headers say.
+    """
+    envelope, _, headers = record.partition("\n*** MESSAGE CONTENTS ")
+    said = re.findall(r"^(?:named_attribute: sasl_username=|sender: )(.*)$", envelope, re.MULTILINE)
+    if not any(map(str.strip, said)) and "named_attribute: client_address=127.0.0.1" in envelope.splitlines():
+        said = HANDED_IN_FOR.findall(headers)
+    return [sender.strip().lower() for sender in said]
 
 
 def redirects(home: str) -> list[str]:

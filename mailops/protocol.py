@@ -115,7 +115,7 @@ STATUS = record(
     | {"services": table(line()), "probes": table(line()), "uptime": real(), "drift": NAMES}
     | {"busy": line(), "interrupted": flag},
     {"generation": number(), "applied": maybe(WHEN), "now": WHEN, "certificate": lines()}
-    | {"certificate_fault": listing(line(), 10), "packages": listing(line(), 20)}
+    | {"certificate_fault": listing(line(), 10), "packages": listing(line(), 20), "swap": listing(line(), 10)}
     | {"rspamd": line(), "upgraded": line()},
 )
 TOOK = real(-MAXIMUM_TIME)  # seconds; earlier versions took them from a clock that could be set back

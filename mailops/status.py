@@ -59,6 +59,11 @@ def _odd(name: str, result: dict[str, Any]) -> list[str]:
         odd.append(f"{damage['what']}; next: {damage['next']}")
     if broken := result.get("packages"):
         odd.append(f"packages are half installed: {', '.join(broken)}; next, as root there: dpkg --configure -a")
+    if swap := result.get("swap"):
+        odd.append(
+            f"swap is in clear ({', '.join(swap)}), and may hold what a thief of the disk reads; "
+            f"next, as root there: swapoff -a, and out of /etc/fstab; or encrypt it"
+        )
     task = "unlock" if result["state"] == "locked" and not result.get("upgraded") else "bootstrap"
     interrupted = f"an interrupted run is to be finished or undone; next: fab -H {name} {task}"
     if result.get("upgraded"):

@@ -6,7 +6,20 @@ import os
 import time
 from typing import Any
 
-from . import asleep, database, drift, generations, lock, machine, packages, probe, services, transaction, vault_conf
+from . import (
+    asleep,
+    database,
+    drift,
+    generations,
+    lock,
+    machine,
+    packages,
+    probe,
+    services,
+    swap,
+    transaction,
+    vault_conf,
+)
 from . import certificate as certificates
 from .errors import AgentError
 from .shell import run
@@ -53,6 +66,7 @@ def call(args: dict[str, Any], link: Any) -> dict[str, Any]:
         "interrupted": not busy and transaction.pending() is not None,
         "drift": [entry["path"] for entry in drift.edits(wanted, active, bool(opened))],
         "packages": packages.broken()[:20],
+        "swap": swap.in_clear()[:10] if wanted["vault"] else [],
         "now": time.time(),
         "certificate": machine.certificates(CERTIFICATE),
         "certificate_fault": certificates.look(wanted["certificates"]),

@@ -83,3 +83,14 @@ def test_a_program_of_the_locked_machine_may_send_and_it_arrives_after_the_unloc
     house.fab("unlock")
     received = house.arrives(ADMIN, subject)
     assert any("userid" in line for line in received.get_all("Received")), "Postfix still knows who sent it"
+
+
+def test_status_tells_of_swap_that_a_thief_can_read(house: House) -> None:
+    areas = "Filename Type Size Used Priority\\n/dev/zram0 partition 9 0 5\\n/var/swapfile file 100 0 -2\\n"
+    house.run("mail", f"printf '{areas}' >/run/swaps; mount --bind /run/swaps /proc/swaps")
+    try:
+        said = house.fab("-H", "mail", "status").stdout
+    finally:
+        house.run("mail", "umount /proc/swaps")
+    assert "swap is in clear (/var/swapfile)" in said
+    assert "swapoff -a" in said

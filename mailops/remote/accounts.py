@@ -5,6 +5,7 @@ What the commands do stands in `account_commands`.
 
 from __future__ import annotations
 
+import ctypes
 import getpass
 import os
 import sys
@@ -74,6 +75,8 @@ def main(argv: list[str]) -> int:
     """The machine's /usr/bin/mailcfg. Returns 0 done or already so, 1 refused, 2 usage, 5 locked."""
     try:
         command = parse(argv)
+        if command.pw is not None:
+            _take_out_of_sight(command.pw.encode())
         if command.name == "help":
             print(HELP)
             return 0
@@ -92,6 +95,19 @@ def main(argv: list[str]) -> int:
     for line in [*table(done.rows or []), *done.lines]:
         print(line)
     return 0
+
+
+def _take_out_of_sight(word: bytes) -> None:
+    """Wipe `word` where it is the last one of this process's command line, which ps(1) shows to everybody.
+
+    It comes with a pipe from /usr/bin/mailcfg; this is for who calls the agent by itself.
+    """
+    with open("/proc/self/stat", "rb") as file:
+        fields = file.read().rpartition(b")")[2].split()  # from the third on (proc_pid_stat(5))
+    start, end = int(fields[45]), int(fields[46])
+    if ctypes.string_at(start, end - start).endswith(b"\0" + word + b"\0"):
+        ctypes.memset(end - 1 - len(word), 0, len(word))
+        print("mailcfg: warning: ps showed this password; leave it out, and you are asked for it", file=sys.stderr)
 
 
 def call(args: dict[str, Any], link: Any) -> dict[str, Any]:

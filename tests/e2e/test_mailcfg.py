@@ -132,7 +132,13 @@ def reaches(house: House, person: Person, subject: str) -> None:
 # Passwords given as a word
 
 
-def test_a_password_as_a_word_is_taken_by_the_machine_alone_and_is_not_in_ps(up: House, ann: Person) -> None:
+AGENT = ("python3", "-IS", "/usr/lib/mailops/agent.pyz", "mailcfg")
+
+
+@pytest.mark.parametrize("program", [("/usr/bin/mailcfg",), AGENT], ids=["mailcfg", "agent"])
+def test_a_password_as_a_word_is_taken_by_the_machine_alone_and_is_not_in_ps(
+    up: House, ann: Person, program: tuple[str, ...]
+) -> None:
     new = f"{token()} $(false) `'\" \\"
     held = (
         'python3 -c \'import sqlite3, time; d = sqlite3.connect("/vault/db/mail.sqlite"); d.execute("BEGIN IMMEDIATE");'
@@ -141,7 +147,7 @@ def test_a_password_as_a_word_is_taken_by_the_machine_alone_and_is_not_in_ps(up:
         "mail", f"{held} print(1, flush=True); time.sleep(2)' >/run/held & until [ -s /run/held ]; do sleep 0.1; done"
     )
     with ThreadPoolExecutor() as pool:  # it waits for the database meanwhile
-        changing = pool.submit(on_the_machine, up, "passwd", ann.email, new)
+        changing = pool.submit(replica.run, up.lab, "mail", [*program, "passwd", ann.email, new], "", False)
         until(lambda: "mailcfg" in (seen := up.run("mail", "ps axww -o args")) and ann.email in seen, 10, "mailcfg")
         shown = new.partition(" ")[0]
         until(lambda: shown not in up.run("mail", "cat /proc/[0-9]*/cmdline", check=False), 1, "a clean argv")

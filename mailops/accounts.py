@@ -49,6 +49,7 @@ def mailcfg(machine: Machine, command: remote.Command, as_json: bool = False) ->
     args = {"argv": [command.name, *command.words]}
     # The machine asks only when a password is really needed, and all else is right.
     answer = machine.call("mailcfg", args, {"hash": ask_hash})
+    answer["lines"] = [*command.notes, *answer["lines"]]
     if as_json:
         print(json.dumps(answer, indent=2))
     else:

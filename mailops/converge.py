@@ -116,6 +116,7 @@ def bootstrap(c: Any, overwrite: bool = False, as_json: bool = False) -> None:
 
     MailopsError (3) where files were edited by hand on the machine, unless `overwrite` is set.
     """
+    _say_notes()
     if not c.config.get("mailops_hosts"):
         for host in fleet.load().hosts.values():
             if host.role not in ROLES:
@@ -133,6 +134,12 @@ def bootstrap(c: Any, overwrite: bool = False, as_json: bool = False) -> None:
     finally:
         if relays:
             _introduce(c, ", ".join(relays))
+
+
+def _say_notes() -> None:
+    """What hosts.toml says and is taken otherwise."""
+    for line in fleet.load().notes:
+        print(line, file=sys.stderr)
 
 
 def _introduce(c: Any, names: str) -> None:
@@ -158,6 +165,7 @@ def _introduce(c: Any, names: str) -> None:
 
 def push(c: Any, overwrite: bool = False, as_json: bool = False) -> None:
     """The configuration alone, no packages; hand edits as with `bootstrap`."""
+    _say_notes()
     fleet.each(c, ROLES, lambda machine: _apply(c, machine, "push", overwrite), as_json)
     _doubt_mailhost()
 
@@ -181,6 +189,7 @@ def plan(c: Any, as_json: bool = False) -> None:
 
     MailopsError (1), when all is shown, where a daemon's own check objects to it.
     """
+    _say_notes()
     refused: list[str] = []
 
     def work(machine: Machine) -> dict[str, Any]:

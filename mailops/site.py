@@ -107,6 +107,7 @@ class Site:
     resolver: str | None  # the name server that this computer asks about the site's DNS; None: its own
     hosts: dict[str, Host]
     override: Mapping[str, Override] = field(default_factory=dict)  # template variables of every machine
+    notes: tuple[str, ...] = ()  # what is taken otherwise than it was written, a line each
 
     def seen_by(self, host: Host) -> Site:
         """The site with those of its own keys that `host` overrides."""

@@ -28,7 +28,7 @@ def read(path: Path) -> tuple[Site | None, list[str]]:
     if data is None:
         return None, problems.lines
     found = SITE.read(data, "", problems)
-    site = _site(path, found)
+    site = _site(path, found | {"notes": tuple(problems.notes)})
     if "cryptdir_pw" not in found and any(host.role == "mailhost" for host in site.hosts.values()):
         _missing("cryptdir_pw", SITE_KEYS, "", problems)
     for inputs, rule in site_rules.RULES:
@@ -44,6 +44,7 @@ class Problems:
 
     file: str
     lines: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)  # what is taken otherwise than it was written
     _keys: set[str] = field(default_factory=set)
 
     def add(self, key: str, text: str) -> None:
@@ -118,7 +119,10 @@ def _text(example: str, check: Callable[[str], str] = str, empty: bool = False, 
                 raise values.Wrong(f"is empty; write {example}")
             if not (value.replace("\n", "").replace("\t", "") if lines else value).isprintable():
                 raise values.Wrong("has a character that cannot be seen; leave it out")
-            return check(value)
+            kept = check(value)
+            if kept.isascii() and not value.isascii():
+                problems.notes.append(f'{problems.file}: {key}: {values.quoted(value)} is "{kept}" in mail')
+            return kept
         except values.Wrong as wrong:
             problems.add(key, str(wrong))
             return None

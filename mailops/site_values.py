@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from pathlib import PurePosixPath
 
+from mailops.remote import idn
+
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", re.ASCII)
 _ATOM = r"[a-z0-9!#$%&'*+/=?^_`{|}~-]+"  # RFC 5322, 3.2.3
 _DOT_ATOM = re.compile(rf"(?!-){_ATOM}(\.{_ATOM})*")  # Postfix refuses a leading "-" (allow_min_user)
@@ -55,20 +57,12 @@ def dotted(key: str, name: str) -> str:
 
 
 def domain(text: str) -> str:
-    """A domain name with at least one dot, in lower case (RFC 1123, 2.1)."""
-    name = text.lower()
-    if _is_host_name(name) and "." in name:
-        return name
-    raise Wrong(f"{quoted(text)} is not a domain name; {_domain_hint(text)}")
-
-
-def _domain_hint(text: str) -> str:
-    if not text.isascii():
-        try:
-            return f'write it in its ASCII form, "{domain(text.encode("idna").decode())}"'
-        except ValueError:  # what IDNA refuses is a UnicodeError, and that is a ValueError
-            pass
-    return "write one like example.org"
+    """A domain name with at least one dot, in lower case and ASCII (RFC 1123, 2.1)."""
+    name = idn.to_ascii(text.lower())
+    if not _is_domain(name):
+        hint = "write one like example.org" if text.isascii() else "write it in its ASCII form, xn--…"
+        raise Wrong(f"{quoted(text)} is not a domain name; {hint}")
+    return name
 
 
 def _is_host_name(name: str) -> bool:
@@ -78,9 +72,10 @@ def _is_host_name(name: str) -> bool:
 
 
 def address(text: str) -> str:
-    """A mail address, in lower case: an RFC 5321 dot-string, "@", a domain name."""
+    """A mail address, in lower case and ASCII: an RFC 5321 dot-string, "@", a domain name."""
     local, _, host = text.lower().rpartition("@")
-    if not _DOT_ATOM.fullmatch(local) or len(local) > 64 or len(text) > 254 or not _is_domain(host):
+    host = idn.to_ascii(host)
+    if not _DOT_ATOM.fullmatch(local) or len(local) > 64 or len(local) + len(host) > 253 or not _is_domain(host):
         raise Wrong(f"{quoted(text)} is not an address; write user@domain")
     return f"{local}@{host}"
 

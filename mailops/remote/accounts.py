@@ -69,6 +69,7 @@ class Command:
     name: str
     words: tuple[str, ...] = ()
     pw: str | None = field(default=None, repr=False)
+    notes: tuple[str, ...] = ()  # what is taken otherwise than it was written
 
 
 def main(argv: list[str]) -> int:
@@ -92,7 +93,7 @@ def main(argv: list[str]) -> int:
     except KeyboardInterrupt:
         print("\nmailcfg: interrupted; nothing was changed", file=sys.stderr)
         return INTERRUPTED
-    for line in [*table(done.rows or []), *done.lines]:
+    for line in [*command.notes, *table(done.rows or []), *done.lines]:
         print(line)
     return 0
 
@@ -130,7 +131,7 @@ def call(args: dict[str, Any], link: Any) -> dict[str, Any]:
         if error.code not in (FAILED, BAD_INPUT):
             raise
         return answer | {"code": error.code, "error": error.message, "hint": error.hint}
-    return answer | {"lines": done.lines, "rows": done.rows}
+    return answer | {"lines": [*command.notes, *done.lines], "rows": done.rows}
 
 
 # --- understanding a command line ------------------------------------------------------------------------
@@ -155,7 +156,9 @@ def parse(argv: Sequence[str]) -> Command:
     pw = words.pop() if takes[-1:] == ["[<pw>]"] and len(words) == 2 else None
     if pw is not None:
         crypt.check(pw)
-    return Command(name, tuple(_word(name, *pair) for pair in zip(takes, words, strict=False)), pw)
+    taken = tuple(_word(name, *pair) for pair in zip(takes, words, strict=False))
+    notes = tuple(f"{text} is {word} in mail" for text, word in zip(words, taken, strict=True) if not text.isascii())
+    return Command(name, taken, pw, notes)
 
 
 def _word(name: str, kind: str, text: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from . import idn
 from .errors import AgentError
 
 ATOM = r"[a-z0-9!#$%&'*+/=?^_`{|}~-]+"  # RFC 5322, 3.2.3
@@ -14,19 +15,21 @@ LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
 
 def address(text: str) -> str:
-    """`text` in lower case; AgentError (2) when it is not user@domain."""
-    local, _, domain_part = text.lower().rpartition("@")
-    if not DOT_ATOM.fullmatch(local) or len(local) > 64 or len(text) > 254 or not _is_domain(domain_part):
+    """`text` in lower case, its domain in ASCII; AgentError (2) when it is not user@domain."""
+    local, _, host = text.lower().rpartition("@")
+    host = idn.to_ascii(host)
+    if not DOT_ATOM.fullmatch(local) or len(local) > 64 or len(local) + len(host) > 253 or not _is_domain(host):
         raise AgentError(f"{text!r} is not an address", hint="write user@domain", code=2)
-    return f"{local}@{domain_part}"
+    return f"{local}@{host}"
 
 
 def domain(text: str) -> str:
-    """`text` in lower case; AgentError (2) when it is not a domain name of at least two labels."""
-    if not _is_domain(text.lower()):
+    """`text` in lower case and ASCII; AgentError (2) when it is not a domain name of at least two labels."""
+    name = idn.to_ascii(text.lower())
+    if not _is_domain(name):
         hint = "write one like example.org" if text.isascii() else "write it in its ASCII form, xn--…"
         raise AgentError(f"{text!r} is not a domain", hint=hint, code=2)
-    return text.lower()
+    return name
 
 
 def can_log_in(email: str) -> bool:

@@ -129,6 +129,25 @@ def reaches(house: House, person: Person, subject: str) -> None:
     until(lambda: house.messages(person.email, subject, password=person.password), 30, f"{subject} in the mailbox")
 
 
+# Domains in other letters than ASCII
+
+
+def test_a_domain_as_people_write_it_gets_mail_in_the_form_that_mail_has(up: House, mailcfg: Run) -> None:
+    written = f"mü{token()}.test"
+    kept = written.encode("idna").decode()
+    ann = Person(f"ann@{kept}", token(), kept)
+    try:
+        assert mailcfg("adddom", written).stdout.splitlines()[:2] == [f"{written} is {kept} in mail", f"added {kept}"]
+        said = mailcfg("adduser", f"ann@{written}", ann.password).stdout.splitlines()
+        assert said == [f"ann@{written} is {ann.email} in mail", f"added {ann.email}"]
+        reaches(up, ann, strangers_message(up, ann.email))
+        assert mailcfg("adddom", f"p\N{CYRILLIC SMALL LETTER A}{token()}.test").returncode == 2
+    finally:
+        on_the_machine(up, "rmuser", ann.email)
+        on_the_machine(up, "rmdom", kept)
+        up.run("mail", f"rm -rf /vault/mail/{kept}")
+
+
 # Passwords given as a word
 
 

@@ -389,7 +389,7 @@ BAD = [
     ("addalias", "a@example.test", "b@example.test,c@example.test"),
     ("adddom", "localhost"),
     ("adddom", "-x.test"),
-    ("adddom", "müller.test"),
+    ("adddom", "straße.test"),
     ("adddom", "192.0.2.1"),
     ("rmalias", "-id"),
     ("rmalias", "-id", "x"),

@@ -192,8 +192,8 @@ WRONG: dict[str, tuple[str, str, str]] = {
     ),
     "not ASCII": (
         TOP,
-        TOP + 'mail_server_hostname = "bücher.test"\n',
-        r'mail_server.* form, "xn--bcher-kva\.test"',
+        TOP + 'mail_server_hostname = "straße.test"\n',
+        r'mail_server_hostname: "straße\.test" is not a domain name; .* form, xn--.*',
     ),
     "domain twice": (
         '"second.test"]',
@@ -678,3 +678,15 @@ def test_no_remote_machinery_is_imported() -> None:
         "sys.exit(bool({'fabric', 'invoke', 'paramiko', 'tomlkit', 'jinja2', 'rich'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_domain_in_other_letters_is_taken_in_ascii_and_that_is_said(tmp_path: Path) -> None:
+    text = GOOD.replace("second.test", "Müller.test").replace("sales@example", "sales@bücher").replace("TEST", "test")
+    text = text.replace('["example.test", ', '["example.test", "bücher.test", ')
+    found = _load(tmp_path, text)
+    assert found.mail_domains == ("example.test", "xn--bcher-kva.test", "xn--mller-kva.test")
+    assert found.mail_users[2].email == "user@xn--mller-kva.test"
+    assert found.mail_aliases[0] == Alias("sales@xn--bcher-kva.test", "user@xn--mller-kva.test")
+    said = f'{tmp_path}/hosts.toml: mail_domains[3]: "Müller.test" is "xn--mller-kva.test" in mail'
+    assert said in found.notes
+    assert _load(tmp_path, GOOD).notes == ()

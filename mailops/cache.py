@@ -47,6 +47,17 @@ def remember_facts(site: Site, host: Host, facts: dict[str, Any]) -> None:
     keep("facts", _machine(site, host), facts)
 
 
+def untold(site: Site, mailhost: Host) -> list[str]:
+    """The null clients that the mailhost has not been told of yet."""
+    names = (recall("untold", _machine(site, mailhost)) or {}).get("names")
+    return [name for name in names if name in site.hosts] if isinstance(names, list) else []
+
+
+def remember_untold(site: Site, mailhost: Host, names: list[str]) -> None:
+    if names != untold(site, mailhost):
+        keep("untold", _machine(site, mailhost), {"names": names})
+
+
 def recall(kind: str, name: str) -> dict[str, Any] | None:
     """The note that was kept; `kind` is a folder, `name` the name of a file."""
     place = folder(kind)

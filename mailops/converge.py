@@ -100,7 +100,7 @@ class Rendering:
         return found if isinstance(found, str) else ""
 
     def _ask_certificate(self) -> str | MailopsError:
-        mailhost = next((host for host in self.site.hosts.values() if host.role == "mailhost"), None)
+        mailhost = _mailhost(self.site)
         if mailhost is None:
             return ""
         try:
@@ -121,11 +121,15 @@ def bootstrap(c: Any, overwrite: bool = False, as_json: bool = False) -> None:
         for host in fleet.load().hosts.values():
             if host.role not in ROLES:
                 print(f"{host.name}  ● left out: mailops cannot make a {host.role} yet", file=sys.stderr)
-    relays: list[str] = []  # null clients that are new, or are otherwise than they were
+    relays: list[str] = []  # null clients that are new, or otherwise than they were, or that it has not heard of yet
+    knows = False  # the mailhost, of all null clients
 
     def work(machine: Machine) -> dict[str, Any]:
+        nonlocal knows
         result = _apply(c, machine, "bootstrap", overwrite)
-        if machine.host.role == "mailnull" and "files" in result["changes"]:
+        if machine.host.role == "mailhost":
+            knows = True
+        elif not knows and _is_news(machine, result):
             relays.append(machine.host.name)
         return result
 
@@ -133,7 +137,7 @@ def bootstrap(c: Any, overwrite: bool = False, as_json: bool = False) -> None:
         fleet.each(c, ROLES, work, as_json)
     finally:
         if relays:
-            _introduce(c, ", ".join(relays))
+            _introduce(c, relays)
 
 
 def _say_notes() -> None:
@@ -142,15 +146,31 @@ def _say_notes() -> None:
         print(line, file=sys.stderr)
 
 
-def _introduce(c: Any, names: str) -> None:
+def _mailhost(site: Site) -> Host | None:
+    return next((host for host in site.hosts.values() if host.role == "mailhost"), None)
+
+
+def _is_news(machine: Machine, result: dict[str, Any]) -> bool:
+    """Whether the mailhost may have to be told of a null client; what has failed before is tried again."""
+    if "files" in result["changes"] or result.get("unknown"):
+        return True
+    mailhost = _mailhost(machine.site)
+    return mailhost is not None and machine.host.name in cache.untold(machine.site, mailhost)
+
+
+def _introduce(c: Any, relays: list[str]) -> None:
     """The mailhost learns of null clients that were set up without it: it takes no mail in a name it does not know.
 
     MailopsError when it cannot be told; their mail waits until it is (smtp_reply_filter in their main.cf).
     """
     site = fleet.load()
-    mailhost = next((host for host in site.hosts.values() if host.role == "mailhost"), None)
-    if mailhost is None or mailhost in fleet.select(c, site, ROLES):
+    mailhost = _mailhost(site)
+    if mailhost is None:
         return
+    cache.remember_untold(site, mailhost, list(dict.fromkeys([*cache.untold(site, mailhost), *relays])))
+    if mailhost in fleet.select(c, site, ROLES):  # it has just failed, and said why
+        return
+    names = ", ".join(relays)
     try:
         with fleet.machine(c, site, mailhost, quiet=True) as machine:
             machine.listener.say(f"is told of {names}, as by fab -H {mailhost.name} push")
@@ -259,6 +279,8 @@ def _apply(c: Any, machine: Machine, task: str, overwrite: bool = False) -> dict
         return {"task": task, "who": fleet.who(), "overwrite": overwrite, **rendering.guess()}
 
     result = machine.call("converge", args, rendering.answers(), install_python=task == "bootstrap")
+    if machine.host.role == "mailhost":
+        cache.remember_untold(machine.site, machine.host, [])
     result["seconds"] = round(time.monotonic() - started, 1)
     machine.listener.say(summary(result))
     return result
@@ -270,7 +292,8 @@ def summary(result: dict[str, Any]) -> str:
     changed = f"{count} changes" if count > 1 else "1 change" if count else "nothing changed"
     if "files" in result["changes"]:
         changed += f", generation {result['generation']}"
-    waiting = "; the vault is locked, mail waits for `fab unlock`" if result["locked"] else ""
+    waiting = "; mail waits here, for the mailhost does not know this machine" if result.get("unknown") else ""
+    waiting += "; the vault is locked, mail waits for `fab unlock`" if result["locked"] else ""
     return f"{changed}, {result['seconds']} s{waiting}"
 
 

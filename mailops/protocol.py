@@ -128,8 +128,8 @@ SAID = {"lines": listing(line(SHORT)), "error": lines(), "hint": lines()}
 
 RESULT: dict[str, Shape] = {
     "plan": PLAN,
-    "bootstrap": record(RUN | {"locked": flag}),
-    "push": record(RUN | {"locked": flag}),
+    "bootstrap": record(RUN | {"locked": flag}, {"unknown": flag}),
+    "push": record(RUN | {"locked": flag}, {"unknown": flag}),
     "rollback": record(RUN | {"locked": flag, "generation": number()}),
     "unlock": record(RUN | {"changed": flag}),
     "lock": record(RUN | {"changed": flag}),

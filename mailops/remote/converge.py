@@ -24,6 +24,7 @@ from . import (
     owners,
     packages,
     ports,
+    relay,
     rollback,
     services,
     transaction,
@@ -48,7 +49,7 @@ def call(args: dict[str, Any], link: Any) -> dict[str, Any]:
 
     args: task ("plan", "bootstrap" or "push"), who (for the lock and the history), overwrite (hand edits), and
     the manifest with the facts that it was made from, if the laptop remembers them. Returns
-    {"changes": {room: [line, ...]}, "generation", "locked"}; for a plan, see `plan`.
+    {"changes": {room: [line, ...]}, "generation", "locked", "unknown" (to its mailhost)}; for a plan, see `plan`.
     """
     if args["task"] == "plan":
         return plan(_manifest(args, link), link)
@@ -56,7 +57,7 @@ def call(args: dict[str, Any], link: Any) -> dict[str, Any]:
         machine.manifest()  # refuses a machine that was never set up: there is nothing yet to configure
     with Convergence(args["task"], args["who"], link).alone() as run:
         run.converge(_manifest(args, link), bool(args.get("overwrite")))
-    return run.result(locked=not run.opened)
+    return run.result(locked=not run.opened, unknown=relay.is_unknown(run.wanted))
 
 
 def _manifest(args: dict[str, Any], link: Any) -> dict[str, Any]:

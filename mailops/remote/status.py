@@ -15,6 +15,7 @@ from . import (
     machine,
     packages,
     probe,
+    relay,
     services,
     swap,
     transaction,
@@ -44,7 +45,7 @@ def call(args: dict[str, Any], link: Any) -> dict[str, Any]:
     answers = probe.ask_all(asked) | _stored(wanted) | asleep.told(wanted["services"]) if opened else {}
     queue = _queue() if opened else None  # it lies in the vault
     answers |= _left(queue or [], time.time())
-    if queue and not wanted["vault"] and _is_unknown():
+    if relay.is_unknown(wanted):
         answers["the mailhost"] = "it does not know this machine, whose mail waits; next: fab push"
     active = generations.active()
     well = all(state == "active" for state in running.values()) and not any(answers.values())
@@ -122,11 +123,6 @@ def _left(queue: list[tuple[str, float, bool]], now: float) -> dict[str, str]:
     ]
     said = f"{len(old)} new in it that nobody takes up; next, as root there: systemctl restart postfix.service"
     return {"queue": said} if old else {}
-
-
-def _is_unknown() -> bool:
-    """Whether mail waits here because the mailhost does not know this machine (its `replies` in /etc/postfix)."""
-    return "not owned by user" in run("postqueue", "-p", check=False).stdout
 
 
 def _uptime() -> float:

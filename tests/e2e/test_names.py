@@ -162,6 +162,30 @@ def test_a_null_client_waits_for_the_mailhost_to_know_it(
         up.fab("push")
 
 
+def test_a_mailhost_that_could_not_be_told_of_a_null_client_is_told_by_the_next_run(
+    up: House, site: Callable[[Callable[[Any], None]], Path]
+) -> None:
+    allowed = site(lambda document: document["hosts"]["web"].update(senders=["shop@second.test"]))
+    try:
+        up.run("mail", "systemctl stop ssh.socket ssh 2>/dev/null; systemctl stop ssh")
+        try:
+            done = up.fab("-H", "web", "bootstrap", site=allowed, check=False)
+            assert done.returncode
+            assert "it is to be told of web, whose mail waits until then" in done.stderr
+        finally:
+            up.run("mail", "systemctl start ssh")
+        said = up.fab("-H", "web", "bootstrap", site=allowed)
+        assert "nothing changed" in said.stdout
+        assert "is told of web" in said.stdout + said.stderr
+        subject = token()
+        up.run("web", "sendmail -f shop@second.test user1@example.test", stdin=f"Subject: {subject}\n\nHello.\n")
+        up.arrives("user1@example.test", subject, sender="web")
+        said = up.fab("-H", "web", "bootstrap", site=allowed)
+        assert "is told of web" not in said.stdout + said.stderr
+    finally:
+        up.fab("push")
+
+
 def test_addresses_in_utf_8_are_refused_while_their_sender_waits(up: House) -> None:
     with smtplib.SMTP(up.address("mail"), 25, local_hostname="mx.elsewhere.test", timeout=30) as client:
         client.ehlo()

@@ -1,7 +1,8 @@
 """Who has the ports that our daemons need: other mail servers, which make room for them, and others, who are named.
 
 Read from proc(5) and dpkg's own files. An old mail server's queue is sent on while that server still runs; what is
-left of it stays where it is, and is told of: nobody delivers it any more.
+left of it stays where it is, and is told of: nobody delivers it any more. What is of the same package stops as well:
+nobody should read mail on a port that we do not need, in mailboxes that get none any more.
 """
 
 from __future__ import annotations
@@ -15,16 +16,21 @@ from . import packages, services
 from .errors import AgentError
 from .shell import run
 
+LISTS = "/var/lib/dpkg/info"  # which files each package has brought
 LISTEN = "0A"  # the kernel's TCP_LISTEN
 MAIL = {"mail-transport-agent", "imap-server", "pop3-server"}  # what Debian's packages of mail servers provide
 # Where other mail servers keep what they have not delivered yet (a file for each message), and what sends it now.
 QUEUES = {
     "exim4": ("/var/spool/exim4/input/*-H", "/var/spool/exim4/input/?/*-H", ("exim4", "-qf")),
-    "sendmail": ("/var/spool/mqueue/qf*", "/var/spool/mqueue-client/qf*", ("sendmail-mta", "-q")),
+    "sendmail": (
+        "/var/spool/mqueue/qf*",
+        "/var/spool/mqueue-client/qf*",
+        ("sh", "-c", "sendmail-mta -Ac -q; sendmail-mta -q"),
+    ),
     "nullmailer": ("/var/spool/nullmailer/queue/*", "", ("nullmailer-send", "-s")),
     "dma": ("/var/spool/dma/Q*", "", ("dma", "-q1")),
     "opensmtpd": ("/var/spool/smtpd/queue/*/*", "", ("smtpctl", "schedule", "all")),
-    "courier": ("/var/lib/courier/msgs/*/C*", "", ("courier", "flush")),
+    "courier": ("/var/lib/courier/msgs/*/C*", "/var/lib/courier/tmp/*/C*", ("courier", "flush")),
 }
 FLUSH = "60"  # seconds
 
@@ -37,6 +43,7 @@ class Holder(NamedTuple):
     program: str
     unit: str
     package: str
+    owner: str  # the package that the unit is of; "" where somebody has written it
 
     def __str__(self) -> str:
         belongs = [f"package {self.package}" if self.package else "", self.unit or "no unit", f"process {self.pid}"]
@@ -49,18 +56,38 @@ def make_room(wanted: dict[str, Any], link: Any, dry_run: bool = False) -> list[
     if strangers := [holder for holder in found if not (_is_mail(holder) and holder.unit)]:
         told = "; ".join(f"port {holder.port} is taken by {holder}" for holder in strangers)
         raise AgentError(f"{told}; nothing was made", "stop it or give it another port, then try again")
-    units = {holder.unit: holder for holder in found}
+    units = {holder.unit: [one for one in found if one.unit == holder.unit] for holder in found}
+    others = _siblings(found, wanted)
     waiting = _waiting() if units or "postfix" in packages.missing(wanted["packages"]) else {}
     if not dry_run and (units or waiting):
         _send(waiting)
-        for unit in units:
+        for unit in [*units, *others]:
             run("systemctl", "stop", unit, timeout=180)
             run("systemctl", "disable", unit, check=False)
         for name, paths in _waiting().items():
             text = f"in {_folder(paths)} is left what {name} could not deliver ({_messages(paths)})"
             link.say(f"{text}: nobody delivers it any more, look at it")
     sending = [f"send what waits in {_folder(paths)} ({_messages(paths)})" for paths in waiting.values()]
-    return sending + [f"stop {unit}, which has port {holder.port}: {holder}" for unit, holder in units.items()]
+    stopping = [f"stop {unit}, which has {_ports(holders)}: {holders[0]}" for unit, holders in units.items()]
+    return sending + stopping + [f"stop {unit}, which is of package {owner} as well" for unit, owner in others.items()]
+
+
+def _ports(found: list[Holder]) -> str:
+    return f"port{'s' if found[1:] else ''} {', '.join(str(holder.port) for holder in found)}"
+
+
+def _siblings(found: list[Holder], wanted: dict[str, Any]) -> dict[str, str]:
+    """Running units of the same packages that have none of our ports, and the package of each."""
+    owners: dict[str, str] = {}
+    for owner in {holder.owner for holder in found if holder.owner}:
+        for path in glob.glob(f"{LISTS}/{owner}.list") + glob.glob(f"{LISTS}/{owner}:*.list"):
+            with open(path, encoding="utf-8") as file:
+                names = [os.path.basename(line) for line in file.read().split("\n") if "/systemd/system/" in line]
+            owners |= {name: owner for name in names if name.endswith(".service") and "@" not in name}
+    known = {holder.unit for holder in found} | services.names(
+        [service["unit"] for service in wanted["services"]]
+    ).keys()
+    return {unit: owners[unit] for unit in services.active(sorted(owners.keys() - known))}
 
 
 def holders(wanted: dict[str, Any]) -> list[Holder]:
@@ -71,7 +98,7 @@ def holders(wanted: dict[str, Any]) -> list[Holder]:
     for port, pid in _processes(sockets) if sockets else ():
         unit, program = services.unit_of(pid), _program(pid)
         if unit not in ours and pid != 1:
-            found[port] = Holder(port, pid, program, unit, _package(program))
+            found[port] = Holder(port, pid, program, unit, _package(program), _package(*_unit_files(unit)))
     return [found[port] for port in sorted(found)]
 
 
@@ -106,10 +133,17 @@ def _program(pid: int) -> str:
     return "a program that cannot be seen"
 
 
-def _package(program: str) -> str:
-    """The package that the program is of (dpkg's lists of files)."""
-    names = {program.encode(), program.removeprefix("/usr").encode()}
-    for path in glob.iglob("/var/lib/dpkg/info/*.list"):
+def _unit_files(unit: str) -> list[str]:
+    """Where a package may have put the unit."""
+    name, kind = os.path.splitext(unit)
+    template = f"{name.partition('@')[0]}@" if "@" in name else name
+    return [f"/usr/lib/systemd/system/{template}{kind}", f"/etc/init.d/{name}"] if unit else []
+
+
+def _package(*files: str) -> str:
+    """The package that one of the files is of (dpkg's lists of files)."""
+    names = {name.encode() for file in files for name in (file, file.removeprefix("/usr"))}
+    for path in sorted(glob.iglob(f"{LISTS}/*.list")) if names else ():
         with open(path, "rb") as file:
             if not names.isdisjoint(file.read().split(b"\n")):
                 return os.path.basename(path).removesuffix(".list").partition(":")[0]
@@ -119,7 +153,7 @@ def _package(program: str) -> str:
 def _is_mail(holder: Holder) -> bool:
     """Whether it is of a package that Debian takes for a mail server, or was (it may be removed, and run on)."""
     name = holder.unit.removesuffix(".service").partition("@")[0]
-    return name in QUEUES or bool(MAIL & packages.provides(holder.package))
+    return name in QUEUES or bool(MAIL & (packages.provides(holder.package) | packages.provides(holder.owner)))
 
 
 def _waiting() -> dict[str, list[str]]:

@@ -105,8 +105,12 @@ def touched(service: dict[str, Any], paths: list[str]) -> str:
 
 def running(services: list[dict[str, Any]]) -> list[str]:
     """The units of `services` that run now."""
-    now = states([service["unit"] for service in services])
-    return [unit for unit, state in now.items() if state["ActiveState"] == "active"]
+    return active([service["unit"] for service in services])
+
+
+def active(units: list[str]) -> list[str]:
+    """Those of `units` that run now."""
+    return [unit for unit, state in states(units).items() if state["ActiveState"] == "active"]
 
 
 def activate(services: list[dict[str, Any]], paths: list[str], dry_run: bool = False) -> list[str]:

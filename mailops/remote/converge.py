@@ -13,6 +13,7 @@ from typing import Any
 
 from . import (
     account_rows,
+    before,
     certificate,
     dkim,
     drift,
@@ -84,6 +85,8 @@ def plan(wanted: dict[str, Any], link: Any) -> dict[str, Any]:
     active = generations.active()
     candidate = Candidate(wanted, active, link, _reachable(wanted, opened))
     absent = packages.converge(wanted["packages"], wanted["debconf"], link, dry_run=True)
+    for line in before.told(wanted):
+        link.say(line)
     room, refused = _room(wanted, link)
     changes = {
         "ports": room,
@@ -168,6 +171,8 @@ class Convergence(Run):
         wanted, link = self.wanted, self.link
         if not ports.are_all_ours(wanted):
             self.room("ports", lambda: ports.make_room(wanted, link))
+        for line in before.told(wanted, displaced="ports" in self.changes):
+            link.say(line)
         if packages.missing(wanted["packages"]):
             _expect_debians()
             self.room("units", self.tie_units)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     import subprocess
 
 STATUS = "/var/lib/dpkg/status"
+UCF = "/var/lib/ucf/hashfile"
 LISTS = "/var/lib/apt/lists"
 POLICY = "/usr/sbin/policy-rc.d"
 INSTALLING = f"{RUN}/installing"
@@ -63,6 +65,15 @@ def provides(package: str) -> set[str]:
         _, _, entry = f"\n{file.read()}".partition(f"\nPackage: {package}\n")
     line = next((line for line in entry.partition("\n\n")[0].splitlines() if line.startswith("Provides: ")), "")
     return {word.split()[0] for word in line.removeprefix("Provides: ").split(",") if word.strip()}
+
+
+def conffiles() -> dict[str, str]:
+    """The configuration files of packages, as they brought them: path -> MD5 (deb822(5), Conffiles; ucf(1))."""
+    with open(STATUS, encoding="utf-8", errors="replace") as file:
+        lines = [line.split()[:2] for line in file if line.startswith(" /")]
+    with contextlib.suppress(FileNotFoundError), open(UCF, encoding="utf-8", errors="replace") as file:
+        lines += [line.split()[::-1] for line in file]
+    return {words[0]: words[1] for words in lines if len(words) == 2}
 
 
 def missing(wanted: list[str]) -> list[str]:

@@ -27,6 +27,48 @@ def test_a_null_client_that_had_exim_sends_through_postfix(up: House) -> None:
     up.arrives(ADMIN, subject, sender="web")
 
 
+def test_a_mailhost_that_had_exim_sends_its_queue_on_and_keeps_its_own(up: House) -> None:
+    waits = token()
+    up.run("mail", "systemctl stop dovecot")
+    up.stranger_sends(USER1, waits)
+    until(lambda: "queue is empty" not in up.run("mail", "mailq"), 30, "a message that waits in ours")
+    up.fab("lock")
+    up.run("mail", f"{APT} install exim4; systemctl start exim4; rm -f /var/mail/mail")
+    for to in ("someone@elsewhere.test", "root"):
+        up.run("mail", f"sendmail -odq {to}", stdin="Subject: old\n\nOf before.\n")
+    try:
+        planned = "\n".join(up.fab_json("-H", "mail", "plan")["mail"]["changes"]["ports"])
+        assert "send what waits in /var/spool/exim4/input (2 messages)" in planned
+        assert "stop exim4.service, which has port 25" in planned
+        said = up.fab("-H", "mail", "bootstrap").stdout
+        assert "mail from before may be in /var/mail (mail)" in said  # where exim puts what is root's
+        assert up.run("mail", "find /var/spool/exim4/input -name '*-H'") == ""
+        up.arrives(USER1, waits, sender="mail")
+        assert "exim4" not in up.run("mail", "ps ax -o comm")
+        assert up.fab_json("-H", "mail", "bootstrap")["mail"]["changes"] == {}
+        assert up.state() == "up"
+    finally:
+        up.run("mail", "systemctl stop exim4; rm -f /var/mail/mail", check=False)
+        up.fab("bootstrap")
+
+
+def test_a_hand_made_postfix_is_told_of_and_kept(up: House) -> None:
+    up.run("web", "rm /var/lib/mailops/active; postconf -e 'smtpd_banner = made by hand' home_mailbox=Maildir/")
+    try:
+        done = up.fab("-H", "web", "plan")
+        told = next(line for line in done.stdout.splitlines() if "/etc/postfix/main.cf was here before" in line)
+        assert "mail from before may be in ~/Maildir/ of Unix users" in done.stdout
+        assert "-smtpd_banner = made by hand" in done.stdout
+        assert told in up.fab("-H", "web", "bootstrap").stdout.splitlines()
+        assert "smtpd_banner = made by hand" in up.run("web", f"cat {told.split()[-1]}")
+        assert "was here before" not in up.fab("-H", "web", "plan").stdout
+    finally:
+        up.fab("-H", "web", "bootstrap", "--overwrite")
+    subject = token()
+    up.run("web", "sendmail root", stdin=f"Subject: {subject}\n\nNew.\n")
+    up.arrives(ADMIN, subject, sender="web")
+
+
 def test_who_has_our_port_and_is_no_mail_server_is_named_before_anything_is_made(up: House) -> None:
     up.run("web", "systemctl stop postfix")
     try:

@@ -28,6 +28,7 @@ from . import (
     relay,
     rollback,
     services,
+    srs,
     transaction,
     users,
     validate,
@@ -105,6 +106,7 @@ def plan(wanted: dict[str, Any], link: Any) -> dict[str, Any]:
             changes["vault"] += files.make_directories(wanted["vault"]["directories"], dry_run=True)
     if wanted["accounts"] and opened:
         changes["accounts"] = account_rows.converge(wanted["accounts"], link, dry_run=True)
+        changes["srs"] = srs.converge(wanted["accounts"]["database"], dry_run=True)
     if wanted["dkim"] and opened:
         changes["dkim"] = dkim.converge(wanted["dkim"], link, dry_run=True)
     if opened:
@@ -187,6 +189,7 @@ class Convergence(Run):
             self.room("vault", self.open_vault)
         if wanted["accounts"]:
             self.room("accounts", lambda: account_rows.converge(wanted["accounts"], link))
+            self.room("srs", lambda: srs.converge(wanted["accounts"]["database"]))
         if wanted["dkim"]:
             self.room("dkim", lambda: dkim.converge(wanted["dkim"], link))
         warm.end()

@@ -92,6 +92,8 @@ def smtp(port: int, options: dict[str, str]) -> None:
         client.must("MAIL FROM:<>")
         if connection.here not in conversation.LOOPBACK:
             _must_not_relay(client, connection.here)
+        if domain := options.get("srs"):
+            _must_know(client, f"SRS0={STRAY}@{domain}")
         welcome = _must_welcome(client, options, excused=450)
         client.leave()
     if not welcome:

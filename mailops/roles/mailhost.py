@@ -49,6 +49,8 @@ MILTERS = {"incoming": "rspamd/incoming.sock", "outgoing": "rspamd/outgoing.sock
 REDIS = "/run/redis/redis-server.sock"
 # Where Dovecot hands over what sieve scripts send; on loopback alone.
 RESEND_PORT = 10025
+# Where Postfix sends once more to itself what an alias leads elsewhere; on loopback alone.
+FORWARD_PORT = 10026
 # The templates' place for what lies under the site's sieve_root.
 SIEVE = "/vault/sieve/"
 # Path -> mode, owner, group; everything else is 0644 root:root.
@@ -107,12 +109,14 @@ def places_for(locals_: dict[str, tuple[str, str]]) -> tuple[Directory, ...]:
 
 
 def _users(site: Site) -> tuple[User, ...]:
-    """vmail owns all mail; group mailauth reads the accounts; Rspamd may open Redis's socket."""
+    """vmail owns all mail; group mailauth reads the accounts; Rspamd may open Redis's socket;
+    mailops-srs may read the secret of /usr/lib/mailops/srs."""
     return (
         User("vmail", home=f"{site.vault}/mail"),
         User("postfix", groups=("mailauth",)),
         User("dovecot", groups=("mailauth",)),
         User("_rspamd", groups=("redis",)),
+        User("mailops-srs"),
     )
 
 
@@ -123,6 +127,7 @@ def _private_directories(site: Site) -> tuple[Directory, ...]:
         Directory(f"{site.vault}/mail", 0o700, "vmail", "vmail"),
         Directory(f"{site.vault}/db", 0o750, "root", "mailauth"),
         Directory(f"{site.vault}/senders", 0o750, "root", "_rspamd"),
+        Directory(f"{site.vault}/srs", 0o750, "root", "mailops-srs"),
         # What Redis makes here belongs to vmail (see mailops-vault.service) and, by the directory, to group redis.
         Directory(f"{site.vault}/redis", 0o2770, "redis", "redis"),
         # Dovecot's, for messages that are too large to be kept in memory while they come in.
@@ -162,6 +167,7 @@ def _files(site: Site, host: Host, facts: dict[str, Any]) -> tuple[File, ...]:
     names = roles.variables(site, host, facts) | {
         "queue_directory": QUEUE,
         "resend_port": RESEND_PORT,
+        "forward_port": FORWARD_PORT,
         "milters": MILTERS,
         "milter_directory": f"/usr/bin/install -d -m 2750 -o _rspamd -g postfix {QUEUE}/rspamd",
         # Postfix 3.7 lacks later mendings of BDAT.
@@ -285,7 +291,7 @@ def _probes(site: Site) -> tuple[Probe, ...]:
         Probe("login", 993, tls, dovecot, when=dovecot),  # takes 2 s
         Probe("managesieve", 4190, tls, dovecot),
         Probe("lmtp", options=local | {"socket": f"{private}/dovecot-lmtp"}, service=dovecot),
-        Probe("smtp", 25, tls | local, postfix),
+        Probe("smtp", 25, tls | local | {"srs": site.domain}, postfix),
         Probe("submission", 587, login, postfix),
         Probe("submissions", 465, login, postfix),
     )

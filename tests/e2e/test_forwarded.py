@@ -1,0 +1,134 @@
+"""What an alias sends on to another server: with a sender of ours, so that SPF passes, and bounces find back."""
+
+from __future__ import annotations
+
+import email
+import re
+from collections.abc import Iterator
+
+import pytest
+
+from mailops.lab import replica
+from tests.e2e.house import House, token, until
+
+USER1, STRANGER = "user1@example.test", "stranger@elsewhere.test"
+AWAY, BOTH, NOWHERE = "away@example.test", "also-away@example.test", "nowhere@example.test"
+ALIASES = {AWAY: (STRANGER,), BOTH: (USER1, STRANGER), NOWHERE: ("no-such-person@elsewhere.test",)}
+SRS = re.compile(rb"Return-Path: <(SRS0=[^>]+@example\.test)>")
+# A server that refuses what SPF does not allow (policyd-spf(1)); it asks the lab's DNS.
+JUDGE = """set -e
+[ -e /usr/bin/policyd-spf ] || { apt-get -yqq update
+    apt-get -yqq -o DPkg::Lock::Timeout=60 install --no-install-recommends postfix-policyd-spf-python; }
+postconf -M 'judge/unix=judge unix - n n - 0 spawn user=nobody argv=/usr/bin/policyd-spf'
+judge='check_policy_service unix:private/judge'
+postconf "smtpd_recipient_restrictions=permit_mynetworks,reject_unauth_destination,$judge"
+postfix reload
+"""
+NO_JUDGE = "postconf -X smtpd_recipient_restrictions; postconf -MX judge/unix; postfix reload"
+SAYS_IT_IS_ANOTHER = """
+import smtplib
+with smtplib.SMTP("mx.elsewhere.test") as client:
+    client.ehlo("mail.example.test")
+    client.mail("stranger@elsewhere.test")
+    print(*client.rcpt("stranger@elsewhere.test"))
+"""
+
+
+@pytest.fixture
+def aliases(up: House) -> Iterator[House]:
+    add = [f"mailcfg addalias {alias} {there}" for alias, all_ in ALIASES.items() for there in all_]
+    up.run("mail", " && ".join(add))
+    try:
+        yield up
+    finally:
+        up.run("mail", "; ".join(f"mailcfg rmalias {alias}" for alias in ALIASES))
+
+
+@pytest.fixture
+def strict(aliases: House) -> Iterator[House]:
+    """The stranger's server refuses what SPF does not allow."""
+    aliases.run("outside", JUDGE)
+    try:
+        yield aliases
+    finally:
+        aliases.run("outside", NO_JUDGE)
+
+
+def sender_of(raw: bytes) -> str:
+    found = SRS.search(raw)
+    assert found, raw
+    return found[1].decode()
+
+
+def bounce_about(house: House, subject: str) -> bytes:
+    """The stranger's mailbox has a report that what had this subject was not delivered."""
+    of_it = f"grep -rlF 'Subject: {subject}' /home/stranger/Maildir/new"
+    script = f"{of_it} | xargs -r grep -lF 'Subject: Undelivered' | head -1"
+    path = until(lambda: house.run("outside", script).strip(), 60, f"a bounce of {subject}")
+    return (replica.root_path(house.lab, "outside") / path.lstrip("/")).read_bytes()
+
+
+def test_what_an_alias_sends_on_passes_spf_at_a_strict_receiver(strict: House) -> None:
+    refused = until(
+        lambda: (said := strict.run("mail", "python3 -", stdin=SAYS_IT_IS_ANOTHER)).startswith("550") and said,
+        20,
+        "a receiver that insists on SPF",
+    )
+    assert "SPF" in refused
+    raw = strict.stranger_reads(strict.stranger_sends(AWAY))
+    sender_of(raw)
+    assert re.search(rb"(?i)^Received-SPF: Pass", raw, re.MULTILINE)
+    back = strict.stranger_sends(NOWHERE)
+    bounce_about(strict, back)
+
+
+def test_only_what_leaves_is_rewritten_and_only_a_strangers(aliases: House) -> None:
+    both = aliases.stranger_sends(BOTH)
+    assert aliases.arrives(USER1, both)["Return-Path"] == f"<{STRANGER}>"
+    sender_of(aliases.stranger_reads(both))
+    own = aliases.submit(USER1, AWAY)
+    assert f"Return-Path: <{USER1}>".encode() in aliases.stranger_reads(own)
+    from_a_machine = token()
+    aliases.run("backup", f"sendmail {AWAY}", stdin=f"Subject: {from_a_machine}\n\nDone.\n")
+    assert b"Return-Path: <root@backup.example.test>" in aliases.stranger_reads(from_a_machine)
+    bounce = token()
+    message = f"From: mailer-daemon@mx.elsewhere.test\nSubject: {bounce}\n\nNot delivered.\n"
+    aliases.run("outside", f"sendmail -f '' {AWAY}", stdin=message)
+    assert b"Return-Path: <>" in aliases.stranger_reads(bounce)
+
+
+def test_a_later_bounce_goes_to_who_wrote_and_a_made_up_one_to_nobody(aliases: House) -> None:
+    address = sender_of(aliases.stranger_reads(aliases.stranger_sends(AWAY)))
+    subject = token()
+    message = f"From: mailer-daemon@mx.elsewhere.test\nTo: {address}\nSubject: {subject}\n\nThe mailbox is full.\n"
+    aliases.run("outside", f"sendmail -f '' {address.lower()}", stdin=message)
+    raw = aliases.stranger_reads(subject)
+    assert b"X-Original-To: stranger@elsewhere.test" in raw
+    assert b"Return-Path: <>" in raw
+    name = address.partition("@")[0]
+    for wrong in (name.replace("stranger", "victim"), name[:6] + "AAAAAAA" + name[13:], "SRS0=x", "SRS1=x"):
+        done = aliases.swaks("--from", "<>", "--to", f"{wrong}@example.test", "--quit-after", "RCPT")
+        assert "<** 550 5.1.1" in done.stdout, done.stdout
+
+
+def test_a_loop_between_two_servers_ends_and_the_stranger_is_told(aliases: House) -> None:
+    aliases.run("mail", "mailcfg addalias loop@example.test loop@elsewhere.test")
+    replica.publish(aliases.lab, [("_dmarc.elsewhere.test", "TXT", "v=DMARC1; p=none")])  # or it ends at once
+    back = "virtual_alias_maps=inline:{loop@elsewhere.test=loop@example.test}"
+    aliases.run("outside", f"postconf '{back}' hopcount_limit=12; postfix reload")
+    try:
+        subject = aliases.stranger_sends("loop@example.test")
+        report = email.message_from_bytes(bounce_about(aliases, subject))
+        assert "too many hops" in report.as_string()
+    finally:
+        aliases.run("outside", "postconf -X virtual_alias_maps hopcount_limit; postfix reload")
+        replica.unpublish(aliases.lab, [("_dmarc.elsewhere.test", "TXT")])
+        aliases.run("mail", "mailcfg rmalias loop@example.test")
+
+
+def test_the_secret_is_in_the_vault_for_its_program_alone_and_stays(house: House) -> None:
+    look = "stat -c '%a %U %G %s %i' /vault/srs/secret"
+    before = house.run("mail", look)
+    assert before.startswith("640 root mailops-srs 32 ")
+    house.fab("-H", "mail", "bootstrap")
+    assert house.run("mail", look) == before

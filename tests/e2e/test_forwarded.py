@@ -10,6 +10,7 @@ import pytest
 
 from mailops.lab import replica
 from tests.e2e.house import House, token, until
+from tests.e2e.test_sent_on import suspect
 
 USER1, STRANGER = "user1@example.test", "stranger@elsewhere.test"
 AWAY, BOTH, NOWHERE = "away@example.test", "also-away@example.test", "nowhere@example.test"
@@ -68,6 +69,12 @@ def bounce_about(house: House, subject: str) -> bytes:
     return (replica.root_path(house.lab, "outside") / path.lstrip("/")).read_bytes()
 
 
+def is_with_the_stranger(house: House, subject: str) -> bool:
+    """Asked once what was sent after it has arrived there."""
+    house.stranger_reads(house.stranger_sends(AWAY))
+    return bool(house.run("outside", f"grep -rl {subject} /home/stranger/Maildir || true"))
+
+
 def test_what_an_alias_sends_on_passes_spf_at_a_strict_receiver(strict: House) -> None:
     refused = until(
         lambda: (said := strict.run("mail", "python3 -", stdin=SAYS_IT_IS_ANOTHER)).startswith("550") and said,
@@ -124,6 +131,25 @@ def test_a_loop_between_two_servers_ends_and_the_stranger_is_told(aliases: House
         aliases.run("outside", "postconf -X virtual_alias_maps hopcount_limit; postfix reload")
         replica.unpublish(aliases.lab, [("_dmarc.elsewhere.test", "TXT")])
         aliases.run("mail", "mailcfg rmalias loop@example.test")
+
+
+def test_spam_is_refused_where_an_alias_leads_elsewhere_alone(aliases: House) -> None:
+    subject, sender = token(), "somebody@suspect.elsewhere.test"
+    with suspect(aliases, "suspect.elsewhere.test"):
+        done = aliases.swaks("--from", sender, "--to", f"{AWAY},{USER1}", "--header", f"Subject: {subject}")
+        bounce = aliases.swaks("--from", "<>", "--to", BOTH, "--header", f"From: {sender}")
+    assert re.search(r"<\*\* 5.*no spam is sent on", done.stdout), done.stdout
+    assert re.search(r"<\*\* 5.*no spam is sent on", bounce.stdout), "it would leave without that round"
+    assert not is_with_the_stranger(aliases, subject)
+
+
+def test_spam_for_a_mailbox_and_elsewhere_is_in_junk_and_not_sent_on(aliases: House) -> None:
+    subject, sender = token(), "somebody@suspect.elsewhere.test"
+    with suspect(aliases, "suspect.elsewhere.test"):
+        done = aliases.swaks("--from", sender, "--to", BOTH, "--header", f"Subject: {subject}")
+    assert done.returncode == 0, done.stdout
+    aliases.arrives(USER1, subject, folder="Junk")
+    assert not is_with_the_stranger(aliases, subject)
 
 
 def test_the_secret_is_in_the_vault_for_its_program_alone_and_stays(house: House) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import email.utils
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -14,10 +15,25 @@ from tests.e2e.house import House, token
 USER1, STRANGER = "user1@example.test", "stranger@elsewhere.test"
 HOME = "/vault/mail/example.test/user1"
 SIGNATURE = re.compile(rb"(?im)^DKIM-Signature:")
-SCRIPT = """require ["copy", "vacation"];
+SCRIPT = """require ["copy", "vacation", "reject", "enotify", "variables"];
+if header :is "X-Ask" "no" { reject "Not today."; stop; }
+if allof (header :is "X-Ask" "tell", header :matches "Subject" "*") {
+    notify :message "Told: ${1}" "mailto:stranger@elsewhere.test"; stop;
+}
 redirect :copy "stranger@elsewhere.test";
 if header :is "X-Ask" "yes" { vacation :addresses "user1@example.test" "I am away."; }
 """
+
+
+@contextmanager
+def suspect(house: House, domain: str) -> Iterator[None]:
+    """Rspamd takes mail of this domain for spam meanwhile, and does not refuse it."""
+    records = [(domain, "TXT", "v=spf1 -all"), (f"_dmarc.{domain}", "TXT", "v=DMARC1; p=quarantine")]
+    replica.publish(house.lab, records)
+    try:
+        yield
+    finally:
+        replica.unpublish(house.lab, [(name, kind) for name, kind, _ in records])
 
 
 @pytest.fixture
@@ -52,12 +68,8 @@ def test_a_redirect_is_not_signed_and_names_the_user_in_its_envelope(sending_on:
 
 def test_spam_is_not_sent_on(sending_on: House) -> None:
     domain, spam = "suspect.elsewhere.test", token()
-    records = [(domain, "TXT", "v=spf1 -all"), (f"_dmarc.{domain}", "TXT", "v=DMARC1; p=quarantine")]
-    replica.publish(sending_on.lab, records)
-    try:
+    with suspect(sending_on, domain):
         sending_on.swaks("--from", f"a@{domain}", "--to", USER1, "--header", f"Subject: {spam}")
-    finally:
-        replica.unpublish(sending_on.lab, [(name, kind) for name, kind, _ in records])
     sending_on.arrives(USER1, spam, folder="Junk")
     sending_on.stranger_reads(sending_on.stranger_sends(USER1))  # what came after it has arrived
     assert not sending_on.run("outside", f"grep -rl {spam} /home/stranger/Maildir || true")
@@ -71,9 +83,26 @@ def test_a_bounce_is_sent_on_as_a_bounce(sending_on: House) -> None:
     assert b"Return-Path: <>" in sending_on.stranger_reads(subject)
 
 
-def test_an_answer_that_a_script_gives_is_not_signed(sending_on: House) -> None:
+@pytest.mark.parametrize(
+    ("ask", "answer", "sender"),
+    [("yes", "Auto: {}", "<>"), ("no", "Rejected: {}", "<>"), ("tell", "Told: {}", "<postmaster@example.test>")],
+    ids=["vacation", "reject", "notify"],
+)
+def test_an_answer_that_a_script_gives_is_not_signed(sending_on: House, ask: str, answer: str, sender: str) -> None:
     subject = token()
-    message = f"From: {STRANGER}\\nTo: {USER1}\\nSubject: {subject}\\nX-Ask: yes\\n\\nHello?\\n"
-    sending_on.run("outside", f"printf '{message}' | sendmail -f {STRANGER} {USER1}")
-    raw = sending_on.stranger_reads(f"Auto: {subject}")
+    message = f"From: {STRANGER}\nTo: {USER1}\nSubject: {subject}\nX-Ask: {ask}\n\nHello?\n"
+    sending_on.run("outside", f"sendmail -f {STRANGER} {USER1}", stdin=message)
+    raw = sending_on.stranger_reads(answer.format(subject))
     assert not SIGNATURE.search(raw)
+    assert f"Return-Path: {sender}".encode() in raw
+
+
+def test_spam_gets_no_answer_to_whom_it_claims_to_be_from(sending_on: House) -> None:
+    subject, domain = token(), "suspect.elsewhere.test"
+    with suspect(sending_on, domain):
+        about = ["--header", f"Subject: {subject}", "--header", "X-Ask: no"]
+        sending_on.swaks("--from", f"{subject}@{domain}", "--to", USER1, *about)
+    sending_on.arrives(USER1, subject, folder="Junk")
+    sending_on.stranger_reads(sending_on.stranger_sends(USER1))  # what came after it has been sent on
+    assert f"from=<{subject}@" in (log := sending_on.run("mail", f"journalctl -o cat | grep {subject}"))
+    assert f"to=<{subject}@" not in log

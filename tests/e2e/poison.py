@@ -42,6 +42,10 @@ HARD: dict[str, str] = {
     "recipients": "Cc: " + ",\r\n ".join(f"u{n}@h{n}.test" for n in range(10000)) + "\r\n\r\nx\r\n",
     "words": "\r\n" + "word and another word, 12.5 someone@example.com\r\n" * 400_000,
 }
+# As large as the largest of them, and nothing to do about it.
+OCTETS = (
+    "Content-Type: application/octet-stream\r\nContent-Transfer-Encoding: base64\r\n\r\n" + f"{'A' * 76}\r\n" * 250_000
+)
 
 
 def all_of(kinds: dict[str, str], subject: Callable[[], str]) -> dict[str, bytes]:

@@ -1,0 +1,131 @@
+"""The laws of the house: who may know whom. Those who do not keep to them yet are listed, and the lists only shrink."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parents[2]
+PACKAGE = HERE / "mailops"
+FILES = {".".join(path.relative_to(HERE).with_suffix("").parts): path for path in sorted(PACKAGE.rglob("*.py"))}
+MODULES = {name.removesuffix(".__init__"): path for name, path in FILES.items()}
+MODULES["tasks"] = HERE / "tasks.py"
+
+
+def imports(name: str) -> Iterator[str]:
+    """The modules that one imports, inside of functions too; of the project's own by their full names."""
+    tree = ast.parse(MODULES[name].read_text())
+    package = name if MODULES[name].name == "__init__.py" else name.rpartition(".")[0]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = package.rsplit(".", node.level - 1)[0] if node.level else ""
+            base = ".".join(filter(None, [above, node.module]))
+            for alias in node.names:
+                whole = f"{base}.{alias.name}"
+                yield whole if whole in MODULES else base
+
+
+GRAPH = {name: {found for found in imports(name) if found in MODULES} - {name} for name in MODULES}
+DAEMON = re.compile(
+    r"postfix|dovecot|rspamd|redis|gocryptfs|bindfs|sieve|doveadm|post(conf|queue|super|map)", re.IGNORECASE
+)
+
+
+def circles() -> Iterator[list[str]]:
+    """Groups of modules of which each imports each, by whatever way."""
+    reach: dict[str, set[str]] = {}
+    for name in GRAPH:
+        seen: set[str] = set()
+        waiting = [name]
+        while waiting:
+            new = GRAPH[waiting.pop()] - seen
+            seen |= new
+            waiting += new
+        reach[name] = seen
+    for name in GRAPH:
+        group = sorted(other for other in reach[name] if name in reach[other])
+        if group and group[0] == name:
+            yield group
+
+
+def test_no_circle_of_imports() -> None:
+    assert list(circles()) == [
+        [
+            "mailops.cache",
+            "mailops.render",
+            "mailops.roles.defaults",
+            "mailops.site",
+            "mailops.site_override",
+            "mailops.site_reader",
+            "mailops.site_rules",
+        ],
+        ["mailops.roles", "mailops.roles.mailhost", "mailops.roles.mailnull"],
+    ]
+
+
+def test_the_machines_half_imports_the_standard_library_and_itself() -> None:
+    allowed = sys.stdlib_module_names | {"mailops"}
+    assert {
+        (name, found)
+        for name in MODULES
+        if name.startswith("mailops.remote")
+        for found in imports(name)
+        if found.partition(".")[0] not in allowed or (found in MODULES and not found.startswith("mailops.remote"))
+    } == set()
+
+
+def test_the_laptop_imports_nothing_of_the_machines_half() -> None:
+    """But what both have to agree on, which is to get a room of its own."""
+    assert {
+        (name, found.removeprefix("mailops.remote."))
+        for name in MODULES
+        if not name.startswith("mailops.remote")
+        for found in GRAPH[name]
+        if found.startswith("mailops.remote")
+    } == {
+        ("mailops.accounts", "accounts"),
+        ("mailops.accounts", "crypt"),
+        ("mailops.accounts", "errors"),
+        ("mailops.dkim", "accounts"),
+        ("mailops.dkim", "dkim"),
+        ("mailops.dkim_dns", "dkim"),
+        ("mailops.site_values", "idn"),
+        ("mailops.table", "accounts"),
+    }
+
+
+# Rooms that know a daemon by its name because they are about it: they move to services/, and lab/ builds what it likes.
+OWN_ROOMS = ("mailops.roles", "mailops.lab", "mailops.remote.probe_", "mailops.tunnel", "mailops.console_door")
+KNOW_A_DAEMON = """
+    converge drift manifest protocol render site site_reader site_rules site_values status tasks
+    remote.account_commands remote.address remote.before remote.boot remote.conversation remote.crypt remote.daemon_log
+    remote.database remote.dkim remote.files remote.local remote.machine remote.owners remote.ports remote.probe
+    remote.relay remote.run remote.senders remote.services remote.sessions remote.status remote.transaction
+    remote.vault remote.vault_conf
+"""
+
+
+def test_the_engine_does_not_know_a_daemon_by_its_name() -> None:
+    knows = {name for name in MODULES if DAEMON.search(MODULES[name].read_text()) and not name.startswith(OWN_ROOMS)}
+    assert knows - {"tasks"} == {f"mailops.{name}" for name in KNOW_A_DAEMON.split()}
+
+
+def test_an_init_has_a_docstring_and_nothing_else() -> None:
+    speaks = {
+        name for name, path in FILES.items() if name.endswith("__init__") and len(ast.parse(path.read_text()).body) > 1
+    }
+    assert speaks == {"mailops.__init__", "mailops.roles.__init__"}
+
+
+def test_the_commands_door_loads_nothing_heavy() -> None:
+    """Without a clock: what costs start-up is not there (Python 3.11's dataclasses brings inspect along)."""
+    heavy = "{'dataclasses', 'inspect', 'fabric', 'paramiko', 'jinja2'}"
+    program = f"import sys, mailops.program; print(sorted({heavy} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", program], cwd=HERE, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "['dataclasses', 'inspect']"

@@ -68,6 +68,15 @@ class Service(NamedTuple):
     warm: tuple[str, ...] = ()
 
 
+class Source(NamedTuple):
+    """Where apt gets `packages` from instead of Debian. Its files are among the manifest's, and carry its key."""
+
+    name: str
+    url: str
+    suite: str
+    packages: tuple[str, ...]
+
+
 class Vault(NamedTuple):
     """The encrypted directory: gocryptfs keeps `cipherdir`, everyone else sees `mountpoint`.
 
@@ -122,6 +131,7 @@ class Manifest(NamedTuple):
     hostname: str
     release: int  # of Debian: the files are for this one and no other
     packages: tuple[str, ...] = ()
+    sources: tuple[Source, ...] = ()  # of packages that do not come from Debian
     debconf: tuple[str, ...] = ()  # answers to what a package asks as it is installed (debconf-set-selections(1))
     users: tuple[User, ...] = ()
     directories: tuple[Directory, ...] = ()

@@ -116,6 +116,7 @@ STATUS = record(
     | {"busy": line(), "interrupted": flag},
     {"generation": number(), "applied": maybe(WHEN), "now": WHEN, "certificate": lines()}
     | {"certificate_fault": listing(line(), 10), "packages": listing(line(), 20), "swap": listing(line(), 10)}
+    | {"sources": listing(line(), 20)}
     | {"rspamd": line(), "upgraded": line()},
 )
 TOOK = real(-MAXIMUM_TIME)  # seconds; earlier versions took them from a clock that could be set back

@@ -57,6 +57,7 @@ def _odd(name: str, result: dict[str, Any]) -> list[str]:
     odd += [f"{line}; next: fab -H {name} bootstrap" for line in result.get("certificate_fault", [])]
     if damage := (result["vault"] or {}).get("damage"):
         odd.append(f"{damage['what']}; next: {damage['next']}")
+    odd += [f"not yet {line}; next: fab -H {name} bootstrap" for line in result.get("sources", [])]
     if broken := result.get("packages"):
         odd.append(f"packages are half installed: {', '.join(broken)}; next, as root there: dpkg --configure -a")
     if swap := result.get("swap"):

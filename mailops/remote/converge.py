@@ -28,6 +28,7 @@ from . import (
     relay,
     rollback,
     services,
+    sources,
     srs,
     transaction,
     users,
@@ -58,7 +59,11 @@ def call(args: dict[str, Any], link: Any) -> dict[str, Any]:
     if args["task"] == "push":
         machine.manifest()  # refuses a machine that was never set up: there is nothing yet to configure
     with Convergence(args["task"], args["who"], link).alone() as run:
-        run.converge(_manifest(args, link), bool(args.get("overwrite")))
+        wanted = _manifest(args, link)
+        if args["task"] == "push" and sources.named(wanted) != sources.named(machine.manifest()):
+            told = f"a push brings no packages, and is to come from elsewhere: {', '.join(sources.waiting(wanted))}"
+            raise AgentError(told, "fab -H NAME bootstrap")
+        run.converge(wanted, bool(args.get("overwrite")))
     return run.result(locked=not run.opened, unknown=relay.is_unknown(run.wanted))
 
 
@@ -92,6 +97,7 @@ def plan(wanted: dict[str, Any], link: Any) -> dict[str, Any]:
     changes = {
         "ports": room,
         "packages": absent,
+        "sources": sources.waiting(wanted),
         "users": users.converge(wanted["users"], dry_run=True),
         "boot": services.at_boot(wanted["services"], dry_run=True) + packages.keep_policy(wanted, dry_run=True),
         "directories": files.make_directories(wanted["directories"], dry_run=True),
@@ -148,6 +154,8 @@ class Convergence(Run):
         if not overwrite:
             self.refuse_edits()
         if self.task == "bootstrap":
+            if sources.waiting(wanted):
+                sources.refuse_shared(wanted)
             self.forwards()
             if self.changes and "packages" not in self.changes and not overwrite:
                 self.refuse_edits()  # somebody may have been at work there while this run was
@@ -201,7 +209,7 @@ class Convergence(Run):
         self.unseen = certificate.unseen(wanted["certificates"])
         candidate = self.candidate(self.opened)
         change = candidate.change(candidate.changes)
-        if set(change.after) - {MANIFEST} or not candidate.active["number"]:
+        if set(change.after) - {MANIFEST} or not candidate.active["number"] or self.can_move():
             self.apply(wanted, change, self.record(candidate), self.opened)
         else:
             self.amend(change, candidate.record())
@@ -210,6 +218,12 @@ class Convergence(Run):
         if self.unseen:
             certificate.seen(self.unseen)
             self.link.say("the certificate is new; null clients keep their mail until they know it; next: fab push")
+
+    def can_move(self) -> bool:
+        """Whether packages that could not be had from their source before are to be had now."""
+        if self.task == "push" or not sources.waiting(self.wanted):
+            return False
+        return bool(sources.Move(self.wanted, self.link).targets())
 
     def candidate(self, opened: bool) -> Candidate:
         """What the files should be; looked at again once something else has been changed."""
@@ -229,16 +243,21 @@ class Convergence(Run):
         return {**made, **self.by, "revision": self.ask_revision(), **candidate.record()}
 
     def tie_units(self) -> list[str]:
-        """Written before the packages that bring the units, so that none of them ever runs without the vault."""
-        wanted = self.wanted | {"files": [f for f in self.wanted["files"] if f["path"].startswith(FIRST)]}
-        candidate = self._compare(wanted, lambda path: path.startswith(FIRST))
+        """Written before the packages that bring the units, so that none of them ever runs without the vault; and
+        before those that have a source of their own, that source."""
+        origins = sources.PLACES if sources.lacking(self.wanted) else ()
+        early = FIRST + origins
+        wanted = self.wanted | {"files": [f for f in self.wanted["files"] if f["path"].startswith(early)]}
+        candidate = self._compare(wanted, lambda path: path.startswith(early))
         paths = [file["path"] for file in wanted["files"]]
         # One that is there ties its unit already, as the active generation has it, and is changed with the rest.
-        units = candidate.change([path for path in candidate.changes if path in paths and not candidate.now[path]])
+        new = [path for path in paths if not candidate.now[path] or (origins and path.startswith(origins))]
+        units = candidate.change([path for path in candidate.changes if path in new])
         self.amend(units, {"files": generations.active()["files"] | units.after})
         return lines(units.after)
 
     def install(self, warm: Warming) -> list[str]:
+        sources.require(self.wanted, self.link)
         return packages.converge(self.wanted["packages"], self.wanted["debconf"], self.link, unpacked=warm.begin)
 
     def open_vault(self) -> list[str]:

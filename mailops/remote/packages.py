@@ -106,7 +106,6 @@ def converge(
     unpacked: Callable[[str], None] = lambda _: None,
 ) -> list[str]:
     """Install what is missing, with live progress; returns a line per package.
-
     `debconf` answers what they ask (debconf-set-selections(1)); of a package that is there already it is left as it is.
     `unpacked` is called with the name of each package that is there and was not set up yet.
     """
@@ -117,20 +116,33 @@ def converge(
         with _no_daemon_starts():
             if answers := [line for line in debconf if line.split()[0] in absent]:
                 _patiently("debconf-set-selections", stdin="\n".join(answers))
-            if any(state not in ("installed", "config-files") for state in _states()):
-                _patiently("dpkg", "--configure", "-a", "--force-confold")  # an interrupted run's
+            _finish_others()
             if fresh := _lists_age() > A_DAY:
-                _update(link)
+                update(link)
             try:
                 _install(absent, link, unpacked)
             except Unfetched:
                 if fresh:
                     raise
-                _update(link)  # the lists name what has been replaced since
+                update(link)  # the lists name what has been replaced since
                 _install(absent, link, unpacked)
     else:
         _clear()
     return [f"install {name}" for name in absent]
+
+
+def take(versions: dict[str, str], link: Any) -> None:
+    """Install exactly these versions, older ones than there are, too. Unfetched where they do not come."""
+    with _no_daemon_starts():
+        _finish_others()
+        names = [f"{name}={version}" for name, version in versions.items()]
+        _install(names, link, lambda _: None, "--allow-downgrades")
+
+
+def _finish_others() -> None:
+    """What an interrupted run has left half installed."""
+    if any(state not in ("installed", "config-files") for state in _states()):
+        _patiently("dpkg", "--configure", "-a", "--force-confold")
 
 
 def _states() -> set[str]:
@@ -164,7 +176,7 @@ def _wait_for_locks(*command: str, stdin: str = "") -> subprocess.CompletedProce
     return done
 
 
-def _update(link: Any) -> None:
+def update(link: Any) -> None:
     """Read the package lists. A source that fails is told of, and does without: what we need may be in another one."""
     link.progress("packages", 0, "reading package lists")
     done = _wait_for_locks("apt-get", "-q", *BRIEFLY, "update")
@@ -173,12 +185,12 @@ def _update(link: Any) -> None:
         link.say(f"a source of packages is left out: {line}")
 
 
-def _install(names: list[str], link: Any, unpacked: Callable[[str], None]) -> None:
+def _install(names: list[str], link: Any, unpacked: Callable[[str], None], *options: str) -> None:
     """apt-get with its machine-readable progress (APT's README.progress-reporting) on a pipe of our own."""
     import subprocess
 
     reading, writing = os.pipe()
-    command = ["apt-get", "-y", "-q", "install", "--no-install-recommends", *names]
+    command = ["apt-get", "-y", "-q", "install", "--no-install-recommends", *options, *names]
     command += ["-o", f"APT::Status-Fd={writing}", "-o", "Dpkg::Options::=--force-confold"]
     command += ["-o", "DPkg::Lock::Timeout=300"]
     with open("/var/log/mailops-apt.log", "wb") as log:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, Self
 
-from . import generations, glance, history, lock, machine, probe, services, transaction, validate
+from . import generations, glance, history, lock, machine, probe, services, sources, transaction, validate
 from .errors import BAD_INPUT, LOCKED, AgentError
 from .files import Change, State, read
 from .shell import run as run_program
@@ -35,6 +35,7 @@ class Run:
         self.by = {"who": who, "from": self.origin, "task": task}
         self.unseen: list[str] = []  # what is new beside the files of the generations: daemons have to notice it, too
         self.glance: glance.Ahead | None = None  # at daemons of which nothing may have to be changed
+        self.move: sources.Move | None = None  # of packages to another source, within a change of files
         self.mountpoint = ""  # of the vault: what lies below it can be looked at only while that is open
 
     @contextlib.contextmanager
@@ -144,11 +145,14 @@ class Run:
         began = time.time()
         try:
             self.room("files", lambda: self._put(change))
+            renewed = self._take(wanted)
             if opened:
-                self.activate(wanted, list(change.after))
+                self.activate(wanted, [*change.after, *renewed])
         except Exception as error:  # a mistake of our own included: it must not leave a half-proven machine
             raise self._roll_back(error, wanted, change, active, running, began) from None
         transaction.finish()
+        if self.move:
+            self.move.settle()
         self.generation = record["number"]
         self.link.resolute = False
 
@@ -167,6 +171,16 @@ class Run:
             told = {line.split()[-1] for line in self.changes.get("services", [])}
             probes = [item for item in wanted["probes"] if not item.get("when") or item["when"] in told]
             self.room("probes", lambda: _probed(probes))
+
+    def _take(self, wanted: dict[str, Any]) -> list[str]:
+        """Packages from where the files that are in place now let them come from; the unit files that are new so."""
+        if self.task == "push" or not sources.waiting(wanted):
+            return []
+        move = self.move = sources.Move(wanted, self.link)
+        self.room("sources", move.go)
+        units = [f"{name}.service" for name in move.changed]
+        validate.judge([service for service in wanted["services"] if service["unit"] in units])
+        return [f"{services.UNIT_FILES}/{unit}" for unit in units]
 
     def _put(self, change: Change) -> list[str]:
         transaction.put_in_place()
@@ -218,10 +232,12 @@ class Run:
         _reload_units(paths)
         after = ""
         try:
+            renewed = self._take_back()
             if active["number"]:
                 before = machine.manifest()
                 others = [service for service in before["services"] if service["unit"] not in fallen]
                 afresh = [service["unit"] for service in before["services"] if service["unit"] in fallen]
+                paths += renewed
                 services.do_all([lambda: services.activate(others, paths), lambda: services.restart(afresh)])
                 _prove_again([item for item in before["probes"] if not item.get("when")])
                 run_program("postqueue", "-f", check=False)  # what was put off meanwhile need not wait for its turn
@@ -238,6 +254,14 @@ class Run:
         back += after or (", which answers" if active["number"] else "")
         told = "\n  ".join([reasons[0], back + stays, *reasons[1:]])
         return AgentError(told, outcome="rolled back")
+
+    def _take_back(self) -> list[str]:
+        """The packages of before; the unit files that are new so."""
+        if self.move is None:
+            return []
+        self.move.back()
+        self.changes.pop("sources", None)
+        return [f"{services.UNIT_FILES}/{name}.service" for name in self.move.changed]
 
     def _stay(self, reasons: list[str], upgraded: str) -> AgentError:
         """Files that do not work yet are better than those of a release that is gone."""

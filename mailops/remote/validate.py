@@ -46,6 +46,16 @@ def check(services: list[dict[str, Any]], change: Change) -> None:
         raise AgentError(told, outcome="refused")
 
 
+def judge(services: list[dict[str, Any]]) -> None:
+    """Have these daemons, of which the program is another, judge the files as they are; AgentError with their words."""
+    for service in services:
+        for command in service["checks"]:
+            done = run(*command, check=False)
+            if done.returncode:
+                words = tail(done.stderr or done.stdout, WORDS) or f"ended with {done.returncode} without a word"
+                raise AgentError(f"the new {service['unit']} does not take this configuration: {words}")
+
+
 def _lay_out(change: Change) -> None:
     """The upper layer (overlayfs, in the kernel's Documentation): new files, and whiteouts for absent ones."""
     os.makedirs(RUN, mode=0o700, exist_ok=True)

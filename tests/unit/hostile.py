@@ -186,7 +186,11 @@ HONEST: dict[str, dict[str, Any]] = {
     | {"vault": {"mountpoint": "/vault", "open": True, "free": 1 << 30}, "services": {"postfix.service": "active"}}
     | {"probes": {"smtp": ""}, "uptime": 10.5, "drift": ["/etc/x"], "busy": "", "interrupted": False}
     | {"generation": 1, "applied": 1.0, "now": 2.0, "certificate": PEM}
-    | {"rspamd": "3.12.1-1", "packages": ["dovecot-core is half-configured"]}
+    | {
+        "rspamd": "3.12.1-1",
+        "packages": ["dovecot-core is half-configured"],
+        "sources": ["rspamd from https://x.test/"],
+    }
     | {"upgraded": "this machine runs Debian 13, and the configuration is for Debian 12"}
     | {"certificate_fault": ["the certificate for mail.example.test is to be made anew"]},
     "certificate": {"certificate": PEM},

@@ -34,6 +34,7 @@ from mailops.remote import (
     run,
     services,
     shell,
+    sources,
     transaction,
     validate,
 )
@@ -66,7 +67,7 @@ class Paper:
     def _pretend(self, patch: pytest.MonkeyPatch) -> None:
         state = str(self.root / "state")
         os.mkdir(state)
-        for module in (machine, transaction, generations, candidate, converge, rollback):
+        for module in (machine, transaction, generations, candidate, converge, rollback, sources):
             for name, value in list(vars(module).items()):
                 if isinstance(value, str) and value.startswith(machine.STATE) and name != "STATE":
                     patch.setattr(module, name, value.replace(machine.STATE, state))
@@ -229,6 +230,43 @@ def test_a_unit_that_is_there_waits_for_the_generation(paper: Paper, monkeypatch
     assert paper.push(*wanted)["files"] == [str(paper.etc / "units/a"), str(paper.etc / "main.cf")]
     rollback.call({"who": "me@here", "to": 1}, paper)
     assert (paper.read("units/a"), paper.read("main.cf")) == (b"a1", b"1")
+
+
+# Packages from another source
+
+
+def test_packages_move_within_a_change_and_back_with_it(paper: Paper, monkeypatch: pytest.MonkeyPatch) -> None:
+    did: list[str] = []
+
+    class Move:
+        changed = ("postfix",)
+        go = targets = settle = back = lambda *_: []
+
+        def __init__(self, *_: Any) -> None: ...
+
+        def __getattribute__(self, name: str) -> Any:
+            did.append(name)
+            return object.__getattribute__(self, name)
+
+    source = {"name": "x", "url": "https://x.test/", "suite": "y", "packages": ["postfix"]}
+    monkeypatch.setattr(sources, "Move", Move)
+    monkeypatch.setattr(sources, "refuse_shared", lambda _: None)
+    paper.push(paper.file("main.cf", b"1"))
+    paper.bad_once()
+    told = paper.refused(paper.file("main.cf", b"2"), task="bootstrap", sources=[source]).message
+    assert "rolled back to generation 1, which answers" in told
+    assert [name for name in did if name != "changed"] == ["go", "back"]
+    assert paper.told == ["restart postfix.service"] * 2
+    did.clear()
+    paper.push(paper.file("main.cf", b"2"), task="bootstrap", sources=[source])
+    assert [name for name in did if name != "changed"] == ["go", "settle"]
+    assert paper.told == ["restart postfix.service"]
+    did.clear()  # no file differs; it is asked whether the packages can be had by now
+    paper.push(paper.file("main.cf", b"2"), task="bootstrap", sources=[source])
+    assert did == ["targets"]
+    did.clear()
+    paper.push(paper.file("main.cf", b"3"), sources=[source])
+    assert (did, paper.told) == ([], ["reload postfix.service"])
 
 
 # What was there before

@@ -85,6 +85,15 @@ class Host:
 
 
 @dataclass(frozen=True)
+class Upstream:
+    """Where packages of a daemon's own makers come from."""
+
+    url: str
+    suite: str | None  # None: the code name of the machine's Debian release
+    key: str  # the one public key that signs it, in ASCII armour
+
+
+@dataclass(frozen=True)
 class Site:
     """A whole hosts.toml, checked; domains and addresses are in lower case."""
 
@@ -106,6 +115,8 @@ class Site:
     vault_cipherdir: str
     resolver: str | None  # the name server that this computer asks about the site's DNS; None: its own
     hosts: dict[str, Host]
+    rspamd: str = "debian"  # or "upstream": whose packages
+    rspamd_upstream: Upstream | None = None
     override: Mapping[str, Override] = field(default_factory=dict)  # template variables of every machine
     notes: tuple[str, ...] = ()  # what is taken otherwise than it was written, a line each
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from mailops import site_rules
 from mailops import site_values as values
-from mailops.site import LOCAL_ADMIN_ALIASES, ROLES, Alias, Host, Override, Secret, Site, User
+from mailops.site import LOCAL_ADMIN_ALIASES, ROLES, Alias, Host, Override, Secret, Site, Upstream, User
 
 
 def read(path: Path) -> tuple[Site | None, list[str]]:
@@ -288,6 +288,37 @@ def _read_override(value: Any, key: str, problems: Problems) -> dict[str, Overri
     return site_override.read_site(value, key, problems)
 
 
+def _read_upstream(value: Any, key: str, problems: Problems) -> Upstream | None:
+    """Its key is read here, and must be the one that the fingerprint names: nothing else of it reaches a machine."""
+    before = len(problems.lines)
+    found = UPSTREAM.read(value, key, problems)
+    if found is None or len(problems.lines) > before:
+        return None
+    from mailops import openpgp  # only where it is needed
+
+    path = Path(problems.file).parent / Path(found["key"]).expanduser()
+    try:
+        fingerprint, armoured = openpgp.public_key(path.read_text(encoding="utf-8", errors="replace"))
+    except OSError as error:
+        remedy = "write the path of the public key's file, beside this one"
+        problems.add(f"{key}.key", f"{path} cannot be read: {error.strerror}; {remedy}")
+        return None
+    except openpgp.BadKey as wrong:
+        problems.add(f"{key}.key", f"{path} {wrong}; gpg --armor --export FINGERPRINT prints what is wanted")
+        return None
+    if fingerprint != found["fingerprint"]:
+        text = f"is not that of {path}, which is {fingerprint}; ask its owner, by another way, which one is right"
+        problems.add(f"{key}.fingerprint", text)
+        return None
+    return Upstream(found["url"], found.get("suite"), armoured)
+
+
+def _packager(text: str) -> str:
+    if text not in PACKAGERS:
+        raise values.Wrong(f'{values.quoted(text)} is not known; write "debian" or "upstream"')
+    return text
+
+
 def _role(text: str) -> str:
     if text not in ROLES:
         raise values.Wrong(f"{values.quoted(text)} is not a role; write one of {', '.join(ROLES)}")
@@ -351,6 +382,17 @@ ALIAS = _table(
     },
     required=("src", "dst"),
 )
+PACKAGERS = ("debian", "upstream")
+UPSTREAM = _table(
+    'rspamd_upstream = { url = "https://rspamd.com/apt-stable/", key = "rspamd.asc", fingerprint = "…" }',
+    {
+        "url": _text('url = "https://rspamd.com/apt-stable/"', values.apt_url),
+        "suite": _text('suite = "trixie"', values.apt_suite),
+        "key": _text('key = "rspamd.asc"'),
+        "fingerprint": _text('fingerprint = "…", the key\'s 40 hexadecimal digits', values.fingerprint),
+    },
+    required=("url", "key", "fingerprint"),
+)
 _USER = Rule(USER.example, _read_user)
 _ALIAS = Rule(ALIAS.example, _read_alias)
 
@@ -390,6 +432,8 @@ SITE_KEYS = {
     "sieve_root": _text('sieve_root = "/vault/sieve"', values.folder),
     "vault": _text('vault = "/vault"', values.own_folder),
     "vault_cipherdir": _text('vault_cipherdir = "/var/lib/mailops/vault"', values.own_folder),
+    "rspamd": _text('rspamd = "upstream"', _packager),
+    "rspamd_upstream": Rule(UPSTREAM.example, _read_upstream),
     "resolver": _text('resolver = "192.0.2.53"', values.ip_address),
     "hosts": Rule(_HOSTS_EXAMPLE, _read_hosts),
     "override": Rule("[override] with variables below it", _read_override),

@@ -179,6 +179,13 @@ def _selectors_differ(site: Site) -> Found:
         yield "dkim_selector_next", f"{name} is dkim_selector already; choose another, or leave it out"
 
 
+def _upstream_is_known(site: Site) -> Found:
+    """There is no default for whom to believe."""
+    if site.rspamd == "upstream" and site.rspamd_upstream is None:
+        example = '{ url = "https://rspamd.com/apt-stable/", key = "rspamd.asc", fingerprint = "…" }'
+        yield "rspamd_upstream", f"is missing, and rspamd is upstream's; write rspamd_upstream = {example}"
+
+
 def _vault_is_apart(site: Site) -> Found:
     vault, cipherdir = PurePosixPath(site.vault), PurePosixPath(site.vault_cipherdir)
     if cipherdir.is_relative_to(vault):
@@ -219,6 +226,7 @@ RULES: tuple[tuple[tuple[str, ...], Callable[[Site], Found]], ...] = (
     (("domain", "mail_domains", "hosts"), _senders_are_ours),
     (("hosts.address", "hosts.port"), _hosts_apart),
     (("dkim_selector", "dkim_selector_next"), _selectors_differ),
+    (("rspamd", "rspamd_upstream"), _upstream_is_known),
     (("vault", "vault_cipherdir"), _vault_is_apart),
     (("vault", "dkim_keyroot", "sieve_root"), _roots_in_vault),
 )

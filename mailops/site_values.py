@@ -19,6 +19,8 @@ _MAILBOX = re.compile(r"[a-z0-9_][a-z0-9_-]*(\.[a-z0-9_-]+)*", re.ASCII)
 _SELECTOR = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?", re.ASCII | re.IGNORECASE)
 _UNIX_NAME = re.compile(r"[a-z_][a-z0-9_.-]*", re.ASCII | re.IGNORECASE)
 _PATH = re.compile(r"(/[A-Za-z0-9_.-]+)+", re.ASCII)
+_APT_URL = re.compile(r"https?://([A-Za-z0-9.-]+)(?::([0-9]{1,5}))?(/[A-Za-z0-9._~+-]+)*/?", re.ASCII)
+_APT_SUITE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*", re.ASCII)
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 _HOST_KEY_TYPES = (
     "ssh-ed25519",
@@ -221,3 +223,28 @@ def keyring_entry(text: str) -> str:
     if not service or not user:
         raise Wrong('names no entry of the keyring; write "service/user"')
     return text
+
+
+def apt_url(text: str) -> str:
+    """Where an apt repository is (sources.list(5)); no password stands in hosts.toml, nor in what apt prints."""
+    found = _APT_URL.fullmatch(text)
+    host, port = (found[1], int(found[2] or 80)) if found else ("", 0)
+    if not (_is_host_name(host.lower()) or _is_ip(host)) or not 0 < port < 65536:
+        hint = "leave out user and password" if "@" in text else "write one like https://rspamd.com/apt-stable/"
+        raise Wrong(f"{quoted(text)} is not the address of a repository; {hint}")
+    return text.rstrip("/") + "/"
+
+
+def apt_suite(text: str) -> str:
+    """A suite or code name below dists/ of a repository."""
+    if not _APT_SUITE.fullmatch(text):
+        raise Wrong(f"{quoted(text)} is not a suite; write one like trixie, or leave it out")
+    return text
+
+
+def fingerprint(text: str) -> str:
+    """Of an OpenPGP key, in capitals and without the spaces that it is printed with."""
+    digits = "".join(text.split()).upper()
+    if not re.fullmatch(r"[0-9A-F]{40}", digits):
+        raise Wrong(f"{quoted(text)} is not a whole fingerprint; write its 40 hexadecimal digits")
+    return digits

@@ -66,6 +66,15 @@ def plans(site: Site) -> list[Plan]:
     ]
 
 
+def with_whole_paths(text: str, folder: Path) -> str:
+    """The text of a site in `folder`, whose key files can be found from anywhere."""
+    site: Any = tomlkit.parse(text)
+    upstream = site.get("rspamd_upstream", {})
+    if "key" in upstream:
+        upstream["key"] = str(folder.resolve() / Path(upstream["key"]).expanduser())
+    return tomlkit.dumps(site)
+
+
 def secret_names(text: str) -> list[str]:
     """A name for each secret reference of a site: "cryptdir_pw", "mail_users.admin@example.test.pw"…"""
     return [name for name, _, _ in _references(tomlkit.parse(text))]

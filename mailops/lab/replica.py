@@ -37,7 +37,7 @@ def up(site_file: Path, lab_name: str, say: Say) -> Path:
     lab = Lab(lab_name)
     site = load(site_file)
     plans = [OUTSIDE_PLAN, *blueprint.plans(site)]
-    source = site_file.read_text()
+    source = blueprint.with_whole_paths(site_file.read_text(), site_file.parent)
     host.require_root()
     with locked(f"lab-{lab.name}"):
         with locked("computer"):

@@ -16,9 +16,11 @@ from mailops.manifest import (
     Manifest,
     Probe,
     Service,
+    Source,
     User,
     Vault,
 )
+from mailops.roles import apt
 from mailops.site import Host, Site
 
 PACKAGES = (
@@ -84,6 +86,7 @@ def manifest(site: Site, host: Host, facts: dict[str, Any]) -> Manifest:
         hostname=site.mail_server_hostname,
         release=facts["release"],
         packages=PACKAGES,
+        sources=_sources(site, facts["release"]),
         debconf=POSTFIX_DEBCONF,
         users=_users(site),
         directories=(*(item for item in directories if not _in_vault(site, item.path)), *places_for(LOCALS)),
@@ -96,7 +99,7 @@ def manifest(site: Site, host: Host, facts: dict[str, Any]) -> Manifest:
         accounts=_accounts(site),
         dkim=_dkim(site),
         certificates=(Certificate((site.mail_server_hostname,), f"{TLS}/fullchain.pem", f"{TLS}/privkey.pem"),),
-        files=_files(site, host, facts),
+        files=(*_files(site, host, facts), *_source_files(site, facts["release"])),
         services=_services(site, facts["release"]),
         probes=_probes(site),
     )
@@ -180,6 +183,18 @@ def _files(site: Site, host: Host, facts: dict[str, Any]) -> tuple[File, ...]:
     }
     tree = render.tree(("postfix", "mailhost", f"mailhost-debian{facts['release']}"), names)
     return tuple(_file(site, path, content) for path, content in tree.items())
+
+
+def _sources(site: Site, release: int) -> tuple[Source, ...]:
+    upstream = site.rspamd_upstream
+    if site.rspamd != "upstream" or upstream is None:
+        return ()
+    return (Source("rspamd", upstream.url, upstream.suite or apt.CODE_NAMES[release], ("rspamd",)),)
+
+
+def _source_files(site: Site, release: int) -> tuple[File, ...]:
+    key = site.rspamd_upstream.key if site.rspamd_upstream else ""
+    return tuple(file for source in _sources(site, release) for file in apt.files(source, key))
 
 
 def _senders(site: Site, others: list[Host]) -> dict[str, str]:

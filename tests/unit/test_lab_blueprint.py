@@ -110,3 +110,11 @@ def test_a_change_of_the_site_itself_wins() -> None:
     now = SITE.replace('"202611"', '"202705"')
     again = tomllib.loads(blueprint.keep_own_values(copy(now), copy(), SITE, now))
     assert again["dkim_selector"] == "202705"
+
+
+def test_a_key_beside_the_site_is_found_from_the_replica() -> None:
+    text = 'rspamd_upstream = { url = "https://x.test/", key = "its.asc" } # why\n' + SITE
+    found = blueprint.with_whole_paths(text, Path("/home/me/site"))
+    assert tomllib.loads(found)["rspamd_upstream"]["key"] == "/home/me/site/its.asc"
+    assert "# why" in found
+    assert blueprint.with_whole_paths(SITE, Path("/home/me/site")) == SITE

@@ -16,7 +16,7 @@ from tasks import namespace
 
 PROJECT = Path(__file__).parents[2]
 DOCUMENTS = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/architecture.md", "docs/vault.md", "docs/move.md"]
-DOCUMENTS += ["docs/upgrade-debian.md"]
+DOCUMENTS += ["docs/upgrade-debian.md", "docs/rspamd.md"]
 README = (PROJECT / "README.md").read_text(encoding="utf-8")
 ARCHITECTURE = (PROJECT / "docs/architecture.md").read_text(encoding="utf-8")
 

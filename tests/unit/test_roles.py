@@ -14,7 +14,7 @@ import pytest
 from mailops import render, roles
 from mailops.errors import BAD_INPUT, MailopsError
 from mailops.manifest import File, Manifest
-from mailops.site import LOCAL_ADMIN_ALIASES, Alias, Host, Secret, Site, User
+from mailops.site import LOCAL_ADMIN_ALIASES, Alias, Host, Secret, Site, Upstream, User
 
 RELEASES = (12, 13)
 HOSTS = {
@@ -306,3 +306,26 @@ def test_a_moved_vault_moves_in_the_checks() -> None:
     assert "|/srv/safe/*)" in checks["dovecot.service"]
     assert "dir /srv/safe/redis" in checks["redis-server.service"]
     assert "\ndir /srv/safe/redis\n" in text(made, "/etc/redis/redis.conf")
+
+
+@pytest.mark.parametrize(("release", "suite"), [(12, "bookworm"), (13, "trixie")])
+def test_a_source_gives_its_package_alone_and_is_believed_by_one_key(release: int, suite: str) -> None:
+    upstream = Upstream("http://apt.elsewhere.test:8000/x/", None, "-----BEGIN KEY-----\n\nabc\n-----END KEY-----\n")
+    facts = {"release": release, "mailhost_certificate": ""}
+
+    def made(kind: str) -> Manifest:
+        site = a_site(rspamd=kind, rspamd_upstream=upstream)
+        return roles.manifest_for(site, HOSTS["mail"], facts, password_of)
+
+    files = {file.path: file.content.decode() for file in made("upstream").files}
+    source = files["/etc/apt/sources.list.d/mailops-rspamd.sources"]
+    assert f"URIs: {upstream.url}\nSuites: {suite}\nComponents: main\n" in source
+    assert source.endswith("Signed-By:\n -----BEGIN KEY-----\n .\n abc\n -----END KEY-----\n")
+    rules = files["/etc/apt/preferences.d/mailops-rspamd"].split("\n\n")
+    assert 'Package: *\nPin: origin "apt.elsewhere.test"\nPin-Priority: -1' in rules[0]
+    assert rules[1] == 'Package: rspamd\nPin: origin "apt.elsewhere.test"\nPin-Priority: 990\n'
+    assert made("upstream").to_json()["sources"] == [
+        {"name": "rspamd", "url": upstream.url, "suite": suite, "packages": ["rspamd"]}
+    ]
+    assert not made("debian").sources
+    assert not [file.path for file in made("debian").files if file.path.startswith("/etc/apt")]

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import base64
+import json
 import re
 from pathlib import Path
 
 import pytest
 
-from mailops import site
+from mailops import openpgp, site
 from mailops.errors import BAD_INPUT, MailopsError
 from mailops.site import Alias, Secret, Site, SiteError
+from tests.unit.test_openpgp import FINGERPRINT, KEY
 
+SPACED = " ".join(FINGERPRINT[at : at + 4].lower() for at in range(0, 40, 4))
 CLEAR = "hunter2-in-clear"
 _BLOB = base64.b64encode(b"\0\0\0\x0bssh-ed25519" + b"\0\0\0\x20" + bytes(range(32))).decode()
 HOST_KEY = f"ssh-ed25519 {_BLOB}"
@@ -472,6 +475,64 @@ def test_a_wrong_site_gets_its_one_line(tmp_path: Path, old: str, new: str, line
     assert re.fullmatch("hosts\\.toml: " + line, problems[0]), problems[0]
     assert CLEAR not in problems[0]
     assert "12345678" not in problems[0]
+
+
+URL = "https://apt.elsewhere.test/stable/"
+UPSTREAM = {"url": URL, "key": "its.asc", "fingerprint": FINGERPRINT}
+
+
+def _with_upstream(tmp_path: Path, kind: str = "upstream", **changes: str | None) -> str:
+    """The good site with a source of Rspamd's; a key that is None is left out."""
+    (tmp_path / "its.asc").write_text(KEY)
+    values = {name: value for name, value in (UPSTREAM | changes).items() if value is not None}
+    table = ", ".join(f"{name} = {json.dumps(value)}" for name, value in values.items())
+    return _mutated(TOP, f'{TOP}rspamd = "{kind}"\nrspamd_upstream = {{ {table} }}\n')
+
+
+def test_a_source_of_rspamd_is_its_address_and_the_one_key_that_the_fingerprint_names(tmp_path: Path) -> None:
+    found = _load(tmp_path, _with_upstream(tmp_path, url=URL.rstrip("/"), suite="sid", fingerprint=SPACED))
+    armoured = openpgp.public_key(KEY)[1]
+    assert (found.rspamd, found.rspamd_upstream) == ("upstream", site.Upstream(URL, "sid", armoured))
+    assert _load(tmp_path, _with_upstream(tmp_path, "debian")).rspamd == "debian"
+    whole = str(tmp_path / "its.asc")
+    assert _load(tmp_path, _with_upstream(tmp_path, key=whole)).rspamd_upstream == site.Upstream(URL, None, armoured)
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"kind": "newest"}, 'rspamd: "newest" is not known; write "debian" or "upstream"'),
+        (
+            {"url": "ftp://x.test/"},
+            r"rspamd_upstream.url: .* is not the address of a repository; write one like https.*",
+        ),
+        ({"url": "https://me:pw@x.test/"}, r"rspamd_upstream.url: .*; leave out user and password"),
+        ({"url": "http://x.test:99999/"}, r"rspamd_upstream.url: .* is not the address of a repository; .*"),
+        ({"url": "http://x.test/a\nTrusted: yes"}, r"rspamd_upstream.url: has a character that cannot be seen; .*"),
+        ({"url": None}, r"rspamd_upstream.url: is missing; write url = .*"),
+        ({"key": None}, r"rspamd_upstream.key: is missing; write key = .*"),
+        ({"key": "no.asc"}, r"rspamd_upstream.key: no.asc cannot be read: No such file or directory; write the path.*"),
+        ({"key": "hosts.toml"}, r"rspamd_upstream.key: hosts.toml does not hold one ASCII-armoured public key; gpg .*"),
+        ({"fingerprint": None}, r"rspamd_upstream.fingerprint: is missing; write fingerprint = .*"),
+        (
+            {"fingerprint": FINGERPRINT[-16:]},
+            r"rspamd_upstream.fingerprint: .* is not a whole fingerprint; write its 40.*",
+        ),
+        (
+            {"fingerprint": "0" * 40},
+            rf"rspamd_upstream.fingerprint: is not that of its.asc, which is {FINGERPRINT}; ask its owner.*",
+        ),
+        ({"suite": "trixie main"}, r"rspamd_upstream.suite: .* is not a suite; write one like trixie, or leave it out"),
+    ],
+)
+def test_a_wrong_source_gets_its_one_line(tmp_path: Path, changes: dict[str, str | None], line: str) -> None:
+    (problem,) = _problems(tmp_path, _with_upstream(tmp_path, **changes))  # type: ignore[arg-type]
+    assert re.fullmatch("hosts\\.toml: " + line, problem), problem
+
+
+def test_upstreams_rspamd_has_no_source_by_default(tmp_path: Path) -> None:
+    (problem,) = _problems(tmp_path, _mutated(TOP, f'{TOP}rspamd = "upstream"\n'))
+    assert "rspamd_upstream: is missing, and rspamd is upstream's; write rspamd_upstream = {" in problem
 
 
 def test_a_loop_through_a_system_alias_is_found(tmp_path: Path) -> None:

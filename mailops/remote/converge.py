@@ -257,8 +257,16 @@ class Convergence(Run):
         return lines(units.after)
 
     def install(self, warm: Warming) -> list[str]:
-        sources.require(self.wanted, self.link)
-        return packages.converge(self.wanted["packages"], self.wanted["debconf"], self.link, unpacked=warm.begin)
+        """Debian's first: without its certificates apt believes no source that is asked over HTTPS."""
+        wanted, others = self.wanted["packages"], sources.lacking(self.wanted)
+        done: list[str] = []
+        if others:
+            done = self._install([name for name in wanted if name not in others], warm)
+            sources.require(self.wanted, self.link)
+        return done + self._install(wanted, warm)
+
+    def _install(self, names: list[str], warm: Warming) -> list[str]:
+        return packages.converge(names, self.wanted["debconf"], self.link, unpacked=warm.begin)
 
     def open_vault(self) -> list[str]:
         changes = []

@@ -269,6 +269,24 @@ def test_packages_move_within_a_change_and_back_with_it(paper: Paper, monkeypatc
     assert (did, paper.told) == ([], ["reload postfix.service"])
 
 
+def test_debians_certificates_come_before_a_source_is_asked(paper: Paper, monkeypatch: pytest.MonkeyPatch) -> None:
+    did: list[Any] = []
+    source = {"name": "x", "url": "https://x.test/", "suite": "y", "packages": ["new"]}
+    monkeypatch.setattr(packages, "missing", lambda names: [name for name in names if name == "new"])
+    monkeypatch.setattr(packages, "converge", lambda names, *_, **__: did.append(names) or [])
+
+    def refuse(*_: Any) -> None:
+        did.append("asked")
+        raise AgentError("it does not answer")
+
+    monkeypatch.setattr(sources, "require", refuse)
+    monkeypatch.setattr(sources, "refuse_shared", lambda _: None)
+    wanted = {"sources": [source], "packages": ["ca-certificates", "new"]}
+    assert paper.refused(paper.file("main.cf", b"1"), task="bootstrap", **wanted).message == "it does not answer"
+    assert did == [["ca-certificates"], "asked"]
+    assert paper.active() == 0
+
+
 # What was there before
 
 

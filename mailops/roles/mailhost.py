@@ -138,6 +138,7 @@ def _private_directories(site: Site) -> tuple[Directory, ...]:
         Directory(site.dkim_keyroot, 0o750, "root", "_rspamd"),
         Directory(site.sieve_root, 0o755, "vmail", "vmail"),
         Directory(f"{site.sieve_root}/before.d", 0o755, "vmail", "vmail"),
+        Directory(f"{site.sieve_root}/after.d", 0o755, "vmail", "vmail"),
     )
 
 

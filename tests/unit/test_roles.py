@@ -203,7 +203,7 @@ def test_key_and_sieve_folders_may_lie_outside_of_the_vault() -> None:
     made = manifest(dkim_keyroot="/etc/dkim", sieve_root="/vaultage/sieve")
     assert made.vault is not None
     outside = {item.path for item in made.directories if not item.path.startswith("/etc/mailops/local")}
-    assert outside == {"/etc/dkim", "/vaultage/sieve", "/vaultage/sieve/before.d"}
+    assert outside == {"/etc/dkim", *(f"/vaultage/sieve{folder}" for folder in ("", "/before.d", "/after.d"))}
     assert files(made)["/vaultage/sieve/before.d/junk.sieve"].owner == "vmail"
 
 

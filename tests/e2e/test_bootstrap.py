@@ -83,11 +83,12 @@ def test_plan_shows_what_would_change_and_touches_nothing(up: House, site: Calla
     assert "domain planned.test" in found["changes"]["accounts"]
     assert any("planned.test" in line and "202701" in line for line in found["changes"]["dkim"])
     (path,) = [path for path in found["changes"]["files"] if "dkim_signing.conf" in path]
-    assert all(path.startswith("/etc/rspamd/") for path in found["changes"]["files"])
+    rest = [path for path in found["changes"]["files"] if not path.startswith("/etc/rspamd/")]
+    assert rest == ["/etc/postfix/own_senders"]
     lines = found["diffs"][path].splitlines()
     assert any(line.startswith("-") and "202611" in line for line in lines)
     assert any(line.startswith("+") and "202701" in line for line in lines)
-    assert found["changes"]["services"] == ["reload rspamd.service"]
+    assert found["changes"]["services"] == ["reload rspamd.service", "reload postfix.service"]
     said = up.fab("-H", "mail", "plan", site=copy).stdout
     assert found["diffs"][path] in said
     assert (snapshot(up, "mail"), lives(up, "mail", DAEMONS)) == before

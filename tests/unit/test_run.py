@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 
 from mailops.remote import (
+    asleep,
     candidate,
     converge,
     daemon_log,
@@ -87,6 +88,7 @@ class Paper:
             for name in ("run", "run_program"):
                 if callable(getattr(module, name, None)):
                     patch.setattr(module, name, lambda *_, **__: quiet)
+        patch.setattr(asleep, "_stopped", list)  # of this computer's own processes
         patch.setattr(validate, "check", lambda _, change: self.checked.extend(change.after))
         patch.setattr(probe, "await_all", lambda *_: self.answer())
         patch.setattr(machine, "vault_is_open", lambda _: self.opened)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +136,28 @@ def test_a_first_bootstrap_never_takes_debians_instead_and_going_back_takes_it(
     assert f"rspamd {NEW} → {debians.split()[0]}" in said.stdout + said.stderr
     assert version(up) == debians
     assert up.run("mail", f"ls {' '.join(FILES)} 2>/dev/null || true") == ""
+
+
+def test_a_run_that_is_cut_while_the_package_comes_leaves_nothing_half_made(
+    up: House, repository: Repository, upstream: Callable[..., Path]
+) -> None:
+    debians = version(up)
+    repository.publish("rspamd_new")
+    wanted = upstream()
+    unpacking = "until grep -q ' unpacked rspamd:[^ ]* 99' /var/log/dpkg.log; do sleep 0.02; done"
+    with ThreadPoolExecutor() as pool:
+        up.run("mail", ": >/var/log/dpkg.log")
+        cut = pool.submit(up.run, "mail", f"timeout 60 sh -c \"{unpacking}\"; pkill -9 -f '^python3 -IS -c'")
+        done = up.fab("-H", "mail", "bootstrap", site=wanted, check=False)
+        cut.result()
+    assert done.returncode == 1
+    said = up.fab("-H", "mail", "status").stdout
+    assert "an interrupted run is to be finished or undone" in said
+    assert "not yet rspamd from " in said
+    up.fab("-H", "mail", "bootstrap")
+    assert version(up) == debians
+    assert up.run("mail", f"dpkg --audit; ls {' '.join(FILES)} 2>/dev/null || true") == ""
+    up.arrives(USER1, up.stranger_sends(USER1))
 
 
 def test_a_wrong_fingerprint_is_refused_before_anything_is_sent(

@@ -71,6 +71,11 @@ CASES = {
         {"smtp 25"},
         "451 4.3.5 Server configuration error",
     ),
+    "what an alias sends on gets no sender": Case(
+        "postconf -M 'srs/unix=srs unix - n n - 20 spawn user=mailops-srs argv=/bin/false'; systemctl reload postfix",
+        {"smtp 25"},
+        "whether there is a SRS0=mailops-probe@example.test is not known: 451",
+    ),
     "an open relay": Case(
         "postconf -e mynetworks=0.0.0.0/0; systemctl reload postfix", {"smtp 25"}, "it is an open relay"
     ),

@@ -11,7 +11,7 @@ from mailops.connection import Answers, Machine
 from mailops.errors import BAD_INPUT, MailopsError
 
 AFTERWARDS = (
-    "generation {number} is active again; packages, system users, accounts and keys stayed as they are",
+    "generation {number} is active again; {packages}, system users, accounts and keys stayed as they are",
     "hosts.toml is as it was: the next push or bootstrap does what it says; fab -H {name} plan shows what that is",
 )
 
@@ -60,7 +60,9 @@ def _rollback(machine: Machine, to: int | None, overwrite: bool) -> dict[str, An
     answers: Answers = {"edited": partial(diffs.show_edits, machine.host.name, machine.listener)}
     result = machine.call("rollback", args, answers)
     result["seconds"] = round(time.monotonic() - started, 1)
-    afterwards = (line.format(number=result["generation"], name=machine.host.name) for line in AFTERWARDS)
+    names = {"number": result["generation"], "name": machine.host.name}
+    names |= {"packages": "other packages" if "sources" in result["changes"] else "packages"}
+    afterwards = (line.format(**names) for line in AFTERWARDS)
     for text in (converge.summary(result), *afterwards):
         machine.listener.say(text)
     return result

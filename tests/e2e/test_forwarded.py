@@ -143,6 +143,17 @@ def test_spam_is_refused_where_an_alias_leads_elsewhere_alone(aliases: House) ->
     assert not is_with_the_stranger(aliases, subject)
 
 
+def test_spam_by_its_score_alone_is_refused_as_well(aliases: House) -> None:
+    subject, domain = token(), "suspect.elsewhere.test"
+    data = f"From: somebody@{domain}\\nSubject: {subject}\\n\\nNo date, no Message-ID, no SPF.\\n"
+    with suspect(aliases, domain, policy="none"):
+        taken = aliases.swaks("--from", f"somebody@{domain}", "--to", USER1, "--data", data)
+        refused = aliases.swaks("--from", f"somebody@{domain}", "--to", AWAY, "--data", data)
+    assert taken.returncode == 0, taken.stdout
+    aliases.arrives(USER1, subject, folder="Junk")
+    assert re.search(r"<\*\* 5.*no spam is sent on", refused.stdout), refused.stdout
+
+
 def test_spam_for_a_mailbox_and_elsewhere_is_in_junk_and_not_sent_on(aliases: House) -> None:
     subject, sender = token(), "somebody@suspect.elsewhere.test"
     with suspect(aliases, "suspect.elsewhere.test"):

@@ -26,9 +26,9 @@ if header :is "X-Ask" "yes" { vacation :addresses "user1@example.test" "I am awa
 
 
 @contextmanager
-def suspect(house: House, domain: str) -> Iterator[None]:
+def suspect(house: House, domain: str, policy: str = "quarantine") -> Iterator[None]:
     """Rspamd takes mail of this domain for spam meanwhile, and does not refuse it."""
-    records = [(domain, "TXT", "v=spf1 -all"), (f"_dmarc.{domain}", "TXT", "v=DMARC1; p=quarantine")]
+    records = [(domain, "TXT", "v=spf1 -all"), (f"_dmarc.{domain}", "TXT", f"v=DMARC1; p={policy}")]
     replica.publish(house.lab, records)
     try:
         yield

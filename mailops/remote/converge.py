@@ -210,6 +210,8 @@ class Convergence(Run):
         candidate = self.candidate(self.opened)
         change = candidate.change(candidate.changes)
         if set(change.after) - {MANIFEST} or not candidate.active["number"] or self.can_move():
+            if self.task == "push":
+                self.refuse_files_alone()
             self.apply(wanted, change, self.record(candidate), self.opened)
         else:
             self.amend(change, candidate.record())
@@ -218,6 +220,20 @@ class Convergence(Run):
         if self.unseen:
             certificate.seen(self.unseen)
             self.link.say("the certificate is new; null clients keep their mail until they know it; next: fab push")
+
+    def refuse_files_alone(self) -> None:
+        """A push brings the files of a newer mailops, and not what these may need."""
+        wanted = self.wanted
+        folders = list(wanted["directories"])
+        lacking = [*packages.missing(wanted["packages"]), *users.converge(wanted["users"], dry_run=True)]
+        if self.opened and wanted["vault"]:
+            folders += wanted["vault"]["directories"]
+        lacking += [f"folder {folder['path']}" for folder in folders if not os.path.isdir(folder["path"])]
+        if self.opened and wanted["accounts"]:
+            lacking += srs.converge(wanted["accounts"]["database"], dry_run=True)
+        if lacking:
+            told = f"a push brings files alone, and these need what is not there: {', '.join(lacking)}"
+            raise AgentError(told, "fab -H NAME bootstrap", outcome="refused")
 
     def can_move(self) -> bool:
         """Whether packages that could not be had from their source before are to be had now."""

@@ -235,3 +235,17 @@ def test_the_installed_command_plans_the_same_site(up: House, tmp_path: Path) ->
     plans = json.loads(done.stdout)
     assert list(plans) == ["mail", "backup", "web"]
     assert [found["changes"] for found in plans.values()] == [{}] * 3  # the same templates, the same agent
+
+
+def test_a_push_of_files_that_need_more_says_what_and_changes_nothing(up: House, site: Callable[[Edit], Path]) -> None:
+    """As after an upgrade of mailops on the laptop."""
+    bigger = site(lambda document: document.setdefault("override", {}).update(message_size_limit=11_000_000))
+    up.run("mail", "mv /vault/sieve/after.d /vault/sieve/gone")
+    try:
+        done = up.fab("-H", "mail", "push", "--overwrite", site=bigger, check=False)
+        assert done.returncode == 1
+        assert "/vault/sieve/after.d" in done.stderr
+        assert "fab -H mail bootstrap" in done.stderr
+        assert "11000000" not in up.run("mail", "postconf -h message_size_limit")
+    finally:
+        up.run("mail", "mv /vault/sieve/gone /vault/sieve/after.d")

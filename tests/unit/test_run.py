@@ -36,6 +36,7 @@ from mailops.remote import (
     services,
     shell,
     sources,
+    srs,
     transaction,
     validate,
 )
@@ -229,6 +230,8 @@ def test_a_unit_that_is_there_waits_for_the_generation(paper: Paper, monkeypatch
     wanted = [paper.file("units/a", b"a2"), paper.file("units/b", b"b2"), paper.file("main.cf", b"2")]
     assert paper.refused(*wanted, task="bootstrap").message == "apt-get could not"
     assert (paper.read("units/a"), paper.read("units/b"), paper.read("main.cf")) == (b"a1", b"b2", b"1")
+    assert "need what is not there: new" in paper.refused(*wanted, task="push").message
+    monkeypatch.setattr(packages, "missing", lambda _: [])
     assert paper.push(*wanted)["files"] == [str(paper.etc / "units/a"), str(paper.etc / "main.cf")]
     rollback.call({"who": "me@here", "to": 1}, paper)
     assert (paper.read("units/a"), paper.read("main.cf")) == (b"a1", b"1")
@@ -565,7 +568,8 @@ def test_a_clock_that_is_set_back_makes_no_run_shorter_than_nothing(
     assert 0 <= entry["seconds"] < 60
 
 
-def test_the_manifest_that_is_kept_names_nobody(paper: Paper) -> None:
+def test_the_manifest_that_is_kept_names_nobody(paper: Paper, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(srs, "converge", lambda *_, **__: [])
     accounts = {"database": "/vault/db/mail.sqlite", "domains": [], "users": ["ann@example.test"], "aliases": []}
     paper.push(paper.file("main.cf", b"1"), accounts=accounts)
     assert machine.manifest()["accounts"] == {"database": "/vault/db/mail.sqlite"}

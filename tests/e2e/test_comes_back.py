@@ -156,6 +156,27 @@ def test_accounts_that_were_away_are_seen_again(up: House) -> None:
     assert answer(up, "no-such-user@example.test") == 550
 
 
+def test_a_database_that_took_the_place_of_another_counts(up: House) -> None:
+    """A backup is moved there while mail runs, and somebody keeps Postfix's processes busy with the old one."""
+    alias = f"{token()}@example.test"
+    until(lambda: up.run("mail", "cat /run/mailops-accounts", check=False).strip(), 60, "the database of now noticed")
+    assert answer(up, alias) == 550
+    up.run("mail", f"cp -p {DATABASE} {DATABASE}.was; cp -p {DATABASE} {DATABASE}.new")
+    try:
+        add = f"INSERT INTO aliases(src, dst) VALUES ('{alias}', '{USER1}')"
+        up.run(
+            "mail",
+            "python3",
+            stdin=f"import sqlite3\nwith sqlite3.connect('{DATABASE}.new') as db: db.execute({add!r})",
+        )
+        up.run("mail", f"mv {DATABASE}.new {DATABASE}")
+        until(lambda: answer(up, alias) == 250, 60, "the alias of the new database")
+        assert answer(up, "no-such-user@example.test") == 550
+    finally:
+        up.run("mail", f"mv {DATABASE}.was {DATABASE}")
+        until(lambda: answer(up, alias) == 550, 60, "the database of before")
+
+
 def test_a_null_client_whose_resolver_comes_late_sends_what_waited(up: House) -> None:
     subject = token()
     late = "/run/systemd/resolve"  # the place that a link leads to, where it is not a file

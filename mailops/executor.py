@@ -58,13 +58,18 @@ class Executor(fabric.Executor):  # type: ignore[misc]
         except MailopsError as error:
             raise Exit(f"mailops: {secrets.mask(_as_typed(str(error)))}", error.code) from None
         except BrokenPipeError:  # `fab … | head`: nobody reads on, which is no mistake
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise Exit(code=PIPE_CLOSED) from None
+            raise Exit(code=nobody_reads()) from None
         except KeyboardInterrupt:
             raise Exit("interrupted; run it again and it is picked up where it was", INTERRUPTED) from None
         if Path(sys.argv[0]).name in COMMANDS:
             os._exit(0)  # all is said and done; to take the interpreter apart would cost a tenth of a no-op's time
         return done
+
+
+def nobody_reads() -> int:
+    """Whoever read stdout has left: what is still to be written goes nowhere. The exit code for that."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return PIPE_CLOSED
 
 
 def _as_typed(text: str) -> str:

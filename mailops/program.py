@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import gc
 import sys
+from typing import Any
 
-from mailops import headstart, site
+from mailops import __version__, headstart, site
 from mailops.errors import MailopsError
 
 # What a command loads is a hundred thousand objects, none of them garbage; to look for it takes a tenth of the time.
@@ -25,7 +26,7 @@ def fab() -> None:
         from mailops.executor import Executor
 
         program.executor_class = Executor
-    program.run()
+    _run(program)
 
 
 def main() -> None:
@@ -34,13 +35,28 @@ def main() -> None:
     from fabric import Config
     from fabric.main import Fab
 
-    from mailops import __version__, tasks
+    from mailops import tasks
     from mailops.executor import Executor
 
     program = Fab(
         name="mailops", version=__version__, namespace=tasks.namespace, executor_class=Executor, config_class=Config
     )
-    program.run()
+    _run(program)
+
+
+def _run(program: Any) -> None:
+    """To the end, also where it comes early: `fab --list | head -1` is no mistake."""
+    try:
+        try:
+            if program.name != "mailops" and sys.argv[1:] in (["-V"], ["--version"]):
+                print(f"mailops {__version__}")  # Fabric tells of itself, and of what it stands on
+            program.run()
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        from mailops import executor
+
+        sys.exit(executor.nobody_reads())
 
 
 def _has_site() -> bool:

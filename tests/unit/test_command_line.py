@@ -18,6 +18,7 @@ from fabric import Config
 from fabric.main import Fab
 
 import tasks
+from mailops import __version__
 from mailops.executor import Executor
 from tests import wheel
 from tests.unit.test_site import GOOD, HOST_KEY, WRONG
@@ -235,6 +236,21 @@ def test_what_is_wrong_with_a_command_is_told_before_any_connection(
     assert line in done.stderr.splitlines()[0]
     assert "Traceback" not in done.stderr
     assert not visitors
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("words", [["--list"], ["bootstrap", "--help"], ["--version"], ["mailcfg", "help"]])
+def test_a_reader_that_leaves_early_is_no_mistake(words: list[str], unbuffered: str) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    env = os.environ | {"PYTHONUNBUFFERED": unbuffered}
+    done = subprocess.run([FAB, *words], cwd=PROJECT, env=env, stdout=write, stderr=subprocess.PIPE, check=False)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+def test_the_version_is_that_of_mailops_first() -> None:
+    assert fab("--version").stdout.splitlines()[0] == f"mailops {__version__}"
 
 
 # Machines that are not what they should be

@@ -19,6 +19,11 @@ _COMMAND_SECONDS = 300
 # Shorter than this, a password is part of too many ordinary words to be masked.
 _SHORTEST_MASKED = 4
 _MASK = "*" * 8
+# Sentences of our own. They say nothing of a password, until a word of theirs is masked: then they say which one it is.
+OURS = (
+    "wrong passphrase; the vault stays locked",
+    'try again; whoever has forgotten it sets a new one with the recovery key: README, "The vault"',
+)
 
 
 class _Memory:
@@ -77,8 +82,16 @@ def mask(text: str) -> str:
             escaped = (json.dumps(value), json.dumps(value, ensure_ascii=False), repr(value))
             forms.update((value, printable.line(value), *(form[1:-1] for form in escaped)))
     for form in sorted(forms, key=len, reverse=True):  # the longest first: one may contain another
-        text = text.replace(form, _MASK)
+        text = _without(form, text)
     return text
+
+
+def _without(form: str, text: str) -> str:
+    """The text with `form` masked; it stays where it is a part of a whole sentence of ours."""
+    for sentence in OURS:
+        if form in sentence and form != sentence and sentence in text:
+            return sentence.join(_without(form, part) for part in text.split(sentence))
+    return text.replace(form, _MASK)
 
 
 def _identity(secret: Secret) -> tuple[str, str, str]:

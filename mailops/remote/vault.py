@@ -29,6 +29,8 @@ UNIT = "mailops-vault.service"
 QUEUE_UNIT = "mailops-queue.service"  # shows the queue in it to Postfix; goes with it
 PASSPHRASE = f"{RUN}/passphrase"  # a FIFO for root alone, there only while the unit starts
 WRONG_PASSPHRASE = 12  # gocryptfs(1), EXIT CODES
+WRONG = "wrong passphrase; the vault stays locked"  # both as in the laptop's half: mailops/secrets.py says why
+AGAIN = 'try again; whoever has forgotten it sets a new one with the recovery key: README, "The vault"'
 FS_IOC_GETFLAGS, FS_IOC_SETFLAGS, FS_IMMUTABLE_FL = 0x80086601, 0x40086602, 0x10  # linux/fs.h
 MASTER_KEY = re.compile(r"[0-9a-f]{64}")
 
@@ -175,10 +177,10 @@ def _feed(passphrase: str, starting: subprocess.Popen[bytes]) -> None:
 def _refusal(vault: dict[str, Any]) -> AgentError:
     """Why the unit did not start."""
     if _exit_status() == WRONG_PASSPHRASE:
-        hint = "try again"
+        hint = AGAIN
         if not vault_conf.is_as_it_was(vault):
             hint += f"; gocryptfs.conf is not as it was: the one that opened the vault last is in {vault_conf.COPY}"
-        return AgentError("wrong passphrase; the vault stays locked", hint, LOCKED)
+        return AgentError(WRONG, hint, LOCKED)
     return AgentError(f"the vault could not be opened: {services.log(UNIT)}")
 
 

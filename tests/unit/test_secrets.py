@@ -15,6 +15,7 @@ import pytest
 
 from mailops import secrets
 from mailops.errors import BAD_INPUT, MailopsError
+from mailops.remote import vault
 from mailops.site import Secret
 
 VALUE = "correct horse"
@@ -199,6 +200,21 @@ def test_keyring_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "keyring", None)
     error = _refused(Secret("keyring", "mail/me", "x.pw"), "not installed")
     assert error.hint == "pip install 'mailops[keyring]'"
+
+
+@pytest.mark.parametrize("typed", ["wrong", "passphrase", "again", "stays locked"])
+def test_our_own_sentence_does_not_tell_which_of_its_words_was_typed(typed: str) -> None:
+    secrets.remember(typed)
+    told = f"mail: {vault.WRONG}\n  {vault.AGAIN}"
+    assert secrets.mask(told) == told
+    assert secrets.mask(f"{typed}! {told}{typed}") == f"********! {told}********"
+    assert typed not in secrets.mask(f"{vault.WRONG[:-1]}; {vault.AGAIN[:-1]}")  # a part of it is somebody else's
+
+
+def test_a_secret_that_goes_beyond_our_sentence_is_masked() -> None:
+    for secret in (vault.WRONG, f"{vault.WRONG}, said she"):
+        secrets.remember(secret)
+        assert secrets.mask(secret) == "*" * 8
 
 
 def test_mask(monkeypatch: pytest.MonkeyPatch) -> None:

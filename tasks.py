@@ -208,7 +208,7 @@ def user_add(c: Any, email: str, json: bool = False) -> None:
     """
     from mailops import accounts
 
-    accounts.run(c, ["adduser", email], json)
+    accounts.run(c, ["adduser", accounts.whole(email)], json)
 
 
 @task(name="rm", help={"email": "the whole address", **JSON})

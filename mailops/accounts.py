@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,18 @@ from mailops.errors import BAD_INPUT, MailopsError
 from mailops.remote import accounts as remote
 from mailops.remote import crypt
 from mailops.remote.errors import AgentError
+
+# What the machine's mailcfg says to type next, as it is typed here.
+TASKS = {
+    "adddom": "domain.add",
+    "lsdom": "domain.ls",
+    "lsuser": "user.ls",
+    "addalias": "alias.add",
+    "rmalias -id": "alias.rm",
+    "lsalias": "alias.ls",
+    "help": "mailcfg help",
+}
+NEXT = re.compile(rf"\bmailcfg ({'|'.join(TASKS)})(?=\W|$)")
 
 if TYPE_CHECKING:
     from mailops.connection import Machine
@@ -44,12 +57,20 @@ def parse(argv: Sequence[str]) -> remote.Command:
         return remote.parse(argv)
 
 
+def whole(email: str) -> str:
+    """An address for a new user; MailopsError (2) where the domain was left out. Here the word is never a password."""
+    if "@" not in email:
+        raise MailopsError(f"{email!r} is not an address", f"write {email}@domain", BAD_INPUT)
+    return email
+
+
 def mailcfg(machine: Machine, command: remote.Command, as_json: bool = False) -> None:
     """Have `machine` do `command`, and print what it says, as a table or as JSON."""
     args = {"argv": [command.name, *command.words]}
     # The machine asks only when a password is really needed, and all else is right.
     answer = machine.call("mailcfg", args, {"hash": ask_hash})
-    answer["lines"] = [*command.notes, *answer["lines"]]
+    answer["lines"] = [*command.notes, *map(_here, answer["lines"])]
+    answer["hint"] = _here(answer["hint"])
     if as_json:
         print(json.dumps(answer, indent=2))
     else:
@@ -86,4 +107,8 @@ def _as_mailops_error(prefix: str = "") -> Iterator[None]:
     try:
         yield
     except AgentError as error:
-        raise MailopsError(prefix + error.message, error.hint, error.code) from None
+        raise MailopsError(prefix + error.message, _here(error.hint), error.code) from None
+
+
+def _here(text: str) -> str:
+    return NEXT.sub(lambda found: f"fab {TASKS[found[1]]}", text)

@@ -243,7 +243,9 @@ def _here() -> Place:
     if not wanted:
         raise AgentError(f"this machine has no mail accounts: its role is {applied.get('role')}")
     if not machine.vault_is_open(applied):
-        raise AgentError("the vault, with the accounts, is locked", "fab unlock, or here: mailboot", LOCKED)
+        raise AgentError(
+            "the vault, with the accounts, is locked", "fab unlock, or on the server's console: mailboot", LOCKED
+        )
     homes = [user["home"] for user in applied.get("users", []) if user["name"] == "vmail"]
     mail = homes[0] if homes else os.path.dirname(os.path.dirname(wanted["database"])) + "/mail"
     listed = {key: frozenset(rows) for key, rows in account_rows.listed(wanted["database"]).items()}

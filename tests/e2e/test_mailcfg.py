@@ -363,7 +363,7 @@ def test_while_locked_mailcfg_says_so_and_makes_no_database(up: House) -> None:
             done = door(up, *words)
             assert (done.returncode, done.stdout) == (5, ""), (door, words)
             assert "the vault, with the accounts, is locked" in done.stderr
-            assert "fab unlock" in done.stderr
+            assert "fab unlock, or on the server's console: mailboot" in done.stderr
         assert up.run("mail", "ls -A /vault") == ""
     finally:
         up.fab("unlock")

@@ -557,6 +557,31 @@ def test_json_has_rows_codes_and_no_hash(here: dict[str, Any], capsys: pytest.Ca
     assert json.loads(capsys.readouterr().out)["code"] == 1
 
 
+@pytest.mark.parametrize(
+    ("argv", "hint"),
+    [
+        (["addalias", "a@third.test", "a@example.test"], "fab domain.add third.test"),
+        (["addalias", "user1@example.test", "a@b.test"], "first: fab alias.add user1@example.test user1@example.test"),
+        (["rmuser", "nobody@example.test"], "fab user.ls"),
+        (["rmalias", "nobody@example.test"], "fab alias.ls"),
+        (["rmdom", "third.test"], "fab domain.ls"),
+    ],
+)
+def test_what_to_type_next_is_a_task_on_the_laptop(here: dict[str, Any], argv: list[str], hint: str) -> None:
+    far: Any = Machine()
+    with pytest.raises(MailopsError) as caught:
+        laptop.mailcfg(far, laptop.parse(argv))
+    assert caught.value.hint.endswith(hint)
+
+
+def test_a_remark_names_the_task_too(here: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    far: Any = Machine()
+    for end in ("a@b.test", "c@d.test"):
+        laptop.mailcfg(far, laptop.parse(["addalias", "all@example.test", end]))
+    laptop.mailcfg(far, laptop.parse(["rmalias", "all@example.test"]))
+    assert "`fab alias.rm <num>` removes one" in capsys.readouterr().out
+
+
 def test_what_comes_from_the_laptop_is_checked(here: dict[str, Any]) -> None:
     answer = accounts.call({"argv": ["adduser", "a@example.test", SECRET]}, Link())
     assert answer["code"] == 2

@@ -218,6 +218,7 @@ def test_a_task_is_refused_for_a_machine_of_another_role(tmp_path: Path) -> None
     [
         (["mailcfg", "addusr ann@example.test"], "mailcfg has no command 'addusr'"),
         (["mailcfg", "adduser ann"], "the first word after adduser is not an address"),
+        (["user.add", "ann"], "'ann' is not an address"),
         (["alias.add", "sales", "user@second.test"], "sales"),
         (["domain.add", "not_a_domain"], "not_a_domain"),
         (["trust", "nobody"], "hosts.toml has no host 'nobody'"),

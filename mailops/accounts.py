@@ -28,7 +28,7 @@ NEXT = re.compile(rf"\bmailcfg ({'|'.join(TASKS)})(?=\W|$)")
 
 if TYPE_CHECKING:
     from mailops.connection import Machine
-    from mailops.site import Site
+    from mailops.site import Secret, Site
 
 
 def run(c: Any, argv: Sequence[str], as_json: bool = False) -> None:
@@ -83,7 +83,16 @@ def mailcfg(machine: Machine, command: remote.Command, as_json: bool = False) ->
 def hashes(site: Site, emails: Sequence[str]) -> dict[str, str]:
     """Hashes of the initial passwords of `emails`, all of them site.mail_users; no other one is fetched."""
     users = {user.email: user.pw for user in site.mail_users}
-    return {email: hash_password(secrets.resolve(users[email]), users[email].where) for email in emails}
+    return {email: _hash_of(email, users[email]) for email in emails}
+
+
+def _hash_of(email: str, pw: Secret) -> str:
+    """MailopsError names the person as well as the key in hosts.toml."""
+    try:
+        return hash_password(secrets.resolve(pw), pw.where)
+    except MailopsError as error:
+        what = error.message.removeprefix(f"{pw.where}: ")
+        raise MailopsError(f"the password of {email} ({pw.where}): {what}", error.hint, error.code) from None
 
 
 def ask_hash(email: str) -> str:

@@ -20,7 +20,7 @@ import paramiko
 
 from mailops import agent, headstart, printable, protocol, secrets, wire
 from mailops.background import Background
-from mailops.errors import BAD_INPUT, DISTRUSTED, UNREACHABLE, MailopsError
+from mailops.errors import BAD_INPUT, DISTRUSTED, UNREACHABLE, MailopsError, Untouched
 from mailops.questions import Questions
 from mailops.shapes import Odd
 from mailops.site import Host, Site
@@ -32,6 +32,9 @@ PATIENCE = 10  # seconds for a TCP connection, where neither ssh_config nor `fab
 TIMEOUTS = {"banner_timeout": wire.BANNER_TIMEOUT, "auth_timeout": 30, "channel_timeout": 15}
 SUPPORTED = ("12", "13")  # releases of Debian
 JUMP = "jump"  # the role of a ProxyJump hop that hosts.toml does not know
+
+ASK_FIRST = ("unlock", "mailcfg")  # calls that change nothing before their question is answered
+WITHHELD = {"withheld": True}  # in place of an answer, as in mailops/remote/link.py
 
 Answers = dict[str, Callable[[Any], Any]]
 Args = dict[str, Any] | Callable[[], dict[str, Any]]
@@ -201,10 +204,13 @@ class PinnedConnection(fabric.Connection):  # type: ignore[misc]
 class Machine:
     """A host of the site with a connection to it; `call` runs one thing on it and returns its result."""
 
+    called = False  # whether anything has been started on any machine in this process
+
     def __init__(self, site: Site, host: Host, listener: Listener, config: fabric.Config | None = None) -> None:
         self.site = site
         self.host = host
         self.listener = listener
+        self._untouched = True
         self.connection = (
             _begun.pop((site.path, host.name))
             if (site.path, host.name) in _begun
@@ -226,6 +232,7 @@ class Machine:
         MailopsError with the agent's own message, with code 4 when there is no talking to the machine, with code 6
         when it asks what this call does not answer (`mailops.questions`), or says what none of ours says.
         """
+        self._untouched = not Machine.called
         self.connection.begin()
         made = Background(args).result if callable(args) else lambda: args
         channel = None
@@ -238,6 +245,10 @@ class Machine:
             return self._converse(channel, questions, answers or {})
         except Odd as odd:
             raise self._distrusted(odd) from None
+        except KeyboardInterrupt:
+            if Machine.called:
+                raise
+            raise Untouched from None
         except (OSError, paramiko.SSHException, EOFError) as error:
             raise self._lost(error) from None
         finally:
@@ -256,6 +267,7 @@ class Machine:
         password = self._sudo_password()
         if password:
             self.connection.await_login()
+        Machine.called = True
         channel = wire.start(self.connection.transport, agent.command(name, install_python, self._sudo(password)))
         channel.settimeout(SILENCE)
         if password:
@@ -267,8 +279,11 @@ class Machine:
 
     def _converse(self, channel: paramiko.Channel, questions: Questions, answers: Answers) -> dict[str, Any]:
         archives = [agent.archive]  # it travels once
+        unanswered: MailopsError | None = None  # why a question had no answer: that is told, not what comes of it
         for event in protocol.events(channel):
             match event["t"]:
+                case "result" | "error" if unanswered:
+                    raise unanswered
                 case "result":
                     return protocol.result(questions.task, event["data"])
                 case "error":
@@ -281,18 +296,34 @@ class Machine:
                         raise Odd("asked for the agent a second time")
                     channel.sendall(_frame(archives.pop()()))
                 case "ask":
-                    what = event["what"]
-                    data = questions.check(what, event["data"])
-                    answer = answers[what](data)
-                    questions.answered(what, answer)
-                    channel.sendall(_frame(json.dumps(answer).encode()))
+                    unanswered = self._answer(channel, event, questions, answers) or unanswered
                 case "step":
                     self.listener.step(event["name"], event["state"], event["detail"])
                 case "progress":
                     self.listener.progress(event["name"], event["percent"], event["detail"])
                 case "say":
                     self.listener.say(event["text"])
-        raise self._ended(channel)
+        raise unanswered or self._ended(channel)
+
+    def _answer(
+        self, channel: paramiko.Channel, event: dict[str, Any], questions: Questions, answers: Answers
+    ) -> MailopsError | None:
+        """Answer a question of the machine, or tell it that there is no answer, and return why."""
+        what, why = event["what"], None
+        data = questions.check(what, event["data"])
+        try:
+            answer = answers[what](data)
+        except MailopsError as error:
+            answer = WITHHELD
+            why = MailopsError(f"{self.host.name}: {error.message}", error.hint, error.code)
+        except KeyboardInterrupt:
+            if self._untouched and questions.task in ASK_FIRST:
+                raise Untouched from None
+            raise
+        else:
+            questions.answered(what, answer)
+        channel.sendall(_frame(json.dumps(answer).encode()))
+        return why
 
     def _distrusted(self, odd: Odd) -> MailopsError:
         hint = "look at it from its own console, and send nothing to it before you know why"

@@ -11,6 +11,10 @@ LOCKED = 5  # the vault is locked or does not answer, or another run holds the m
 DISTRUSTED = 6  # a machine asked for, or answered, what ours never do: it may be compromised
 
 
+class Untouched(KeyboardInterrupt):
+    """Ctrl-C while nothing was changed yet, on any machine."""
+
+
 class MailopsError(Exception):
     """A user's problem, told in one line, with the next thing to type in a second.
 

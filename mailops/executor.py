@@ -13,7 +13,7 @@ from invoke import Executor as InvokeExecutor
 from invoke.exceptions import Exit
 
 from mailops import fleet, headstart, secrets
-from mailops.errors import BAD_INPUT, MailopsError
+from mailops.errors import BAD_INPUT, MailopsError, Untouched
 
 # Tasks whose own words leave nothing to check, and the roles they are for: the connection to the first machine
 # is begun at once, and the modules that the task needs are loaded while the handshake waits.
@@ -59,6 +59,8 @@ class Executor(fabric.Executor):  # type: ignore[misc]
             raise Exit(f"mailops: {secrets.mask(_as_typed(str(error)))}", error.code) from None
         except BrokenPipeError:  # `fab … | head`: nobody reads on, which is no mistake
             raise Exit(code=nobody_reads()) from None
+        except Untouched:
+            raise Exit("interrupted; nothing was changed", INTERRUPTED) from None
         except KeyboardInterrupt:
             raise Exit("interrupted; run it again and it is picked up where it was", INTERRUPTED) from None
         if Path(sys.argv[0]).name in COMMANDS:

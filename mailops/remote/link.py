@@ -17,6 +17,8 @@ from .errors import AgentError
 
 HEARTBEAT = 10.0  # seconds; the laptop gives us up after a minute of silence
 GONE = object()
+WITHHELD = {"withheld": True}  # the laptop has no answer; it awaits how this ends, and knows more to tell than we
+NEEDED = {"passphrase": "the passphrase", "hashes": "a user's password", "hash": "the password"}
 
 
 class Link:
@@ -55,6 +57,8 @@ class Link:
         if answer is GONE:
             self._answers.put(GONE)  # nor will the next question be answered
             raise AgentError("the laptop went away before it answered")
+        if answer == WITHHELD:
+            raise AgentError(f"{NEEDED.get(what, 'what this machine should be')} could not be had on the laptop")
         return answer
 
     def finish(self, data: dict[str, Any]) -> None:

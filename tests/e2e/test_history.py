@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import time
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -91,6 +92,20 @@ def test_a_refused_run_is_recorded_with_the_reason(up: House, site: Site) -> Non
     if done.returncode == 1:  # the machine's daemons have refused it, and not the laptop
         assert [entry["outcome"] for entry in found] in (["refused"], ["rolled back"])
         assert "message_size_limit" in found[0]["why"] or "postfix" in found[0]["why"]
+
+
+def test_a_password_that_cannot_be_had_is_recorded_as_that(up: House, site: Site) -> None:
+    def edit(doc: Any) -> None:
+        doc["mail_users"].append({"email": "new@second.test", "pw": {"command": "exit 127"}})
+
+    path = site(edit)
+    number = len(tomllib.loads(path.read_text())["mail_users"])
+    done = up.fab("-H", "mail", "bootstrap", site=path, check=False)
+    assert done.returncode == 2
+    told = f"the password of new@second.test (mail_users[{number}].pw): its command ended with status 127"
+    assert done.stderr.splitlines()[0] == f"mailops: mail: {told}"
+    (last,) = entries(up, "mail", 1)
+    assert (last["outcome"], last["why"]) == ("failed", "a user's password could not be had on the laptop")
 
 
 def test_runs_that_change_nothing_are_not_recorded(up: House) -> None:

@@ -336,6 +336,13 @@ def test_a_password_typed_differently_the_second_time_changes_nothing(up: House,
     assert can_log_in_anywhere(up, ann.email, ann.password) == {"imap", "submission"}
 
 
+def test_ctrl_c_at_the_password_changes_nothing_and_says_so(up: House, ann: Person) -> None:
+    code, screen = typed(up, "user.passwd", ann.email, answers=[("Password for ", "\x03")])
+    assert code == 130
+    assert "interrupted; nothing was changed" in screen
+    assert up.can_log_in(ann.email, ann.password)
+
+
 def test_on_the_machine_a_password_left_out_is_read_from_stdin(up: House, ann: Person) -> None:
     new = token()
     assert on_the_machine(up, "passwd", ann.email, stdin=f"{new}\n").returncode == 0

@@ -19,10 +19,10 @@ from typing import Any
 
 import pytest
 
-from mailops import agent, report, secrets
+from mailops import agent, connection, report, secrets
 from mailops.remote import installed, lock, packages
 from mailops.remote.errors import AgentError
-from mailops.remote.link import Link, read_frame
+from mailops.remote.link import WITHHELD, Link, read_frame
 
 
 def frame(payload: bytes) -> bytes:
@@ -239,6 +239,17 @@ def test_a_question_is_asked_and_answered() -> None:
     laptop.answer({"pfx": "ä\n"})
     assert laptop.link.ask("files", ["/etc/x"]) == {"pfx": "ä\n"}
     assert laptop.heard() == [{"t": "ask", "what": "files", "data": ["/etc/x"]}]
+
+
+def test_a_question_that_the_laptop_cannot_answer_is_no_laptop_that_left() -> None:
+    assert WITHHELD == connection.WITHHELD
+    laptop = Laptop()
+    for _ in range(2):
+        laptop.answer(connection.WITHHELD)
+    with pytest.raises(AgentError, match="the passphrase could not be had on the laptop"):
+        laptop.link.ask("passphrase", {"new": False})
+    with pytest.raises(AgentError, match="a user's password could not be had on the laptop"):
+        laptop.link.ask("hashes", ["a@example.test"])
 
 
 def test_a_question_to_a_laptop_that_left_is_an_error_however_often_it_is_asked() -> None:

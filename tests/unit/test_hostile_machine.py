@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from mailops import accounts, cache, converge, dkim, fleet, printable, protocol, secrets, tasks
-from mailops.errors import DISTRUSTED, FAILED, UNREACHABLE, MailopsError
+from mailops import accounts, cache, connection, converge, dkim, fleet, printable, protocol, secrets, tasks
+from mailops.errors import BAD_INPUT, DISTRUSTED, FAILED, UNREACHABLE, MailopsError, Untouched
 from mailops.roles.mailnull import PASSWORD_FILE
 from tests.unit import hostile
 from tests.unit.hostile import FACTS, HELLO, HONEST, PEM, SECRETS, Site, asks, endless, honest, result, says
@@ -305,6 +305,41 @@ def test_a_null_client_gets_its_own_relay_password_and_no_other(name: str, own: 
     frame = bytes(site.sent[name]).rpartition(b"MAILOPS")[2].partition(b"\n")[2]
     text = base64.b64decode(json.loads(frame)[PASSWORD_FILE]).decode()
     assert [key for key, value in SECRETS.items() if value in text] == [own]
+
+
+def test_a_password_that_cannot_be_had_is_told_with_person_and_machine(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The machine is told that there is none, and the laptop awaits its end: its history is to say why."""
+    monkeypatch.setattr(secrets, "_memory", secrets._Memory())
+    monkeypatch.delenv("TRUST_OTHER")
+    over = says(t="error", message="a user's password could not be had on the laptop", hint="", code=1)
+
+    asked = [asks("manifest", FACTS), asks("hashes", ["other@example.test"]), asks("revision", None)]
+    site.scripts = {"mail": lambda _: [HELLO, *asked, over]}
+    with pytest.raises(MailopsError) as error:
+        body("bootstrap")(site.context("mail"))
+    told = (
+        "mail: the password of other@example.test (mail_users[3].pw): the environment variable TRUST_OTHER is not set"
+    )
+    assert (error.value.message, error.value.code) == (told, BAD_INPUT)
+    assert bytes(site.sent["mail"]).count(b'{"withheld": true}') == 1
+
+
+@pytest.mark.parametrize(("task", "untouched"), [("unlock", True), ("bootstrap of a mailhost", False)])
+def test_ctrl_c_at_a_question_says_whether_anything_may_have_changed(
+    task: str, untouched: bool, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def leave(*_: Any, **__: Any) -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(connection.Machine, "called", False)
+    monkeypatch.setattr(converge, "passphrase", leave)
+    site.scripts = {"mail": lambda _: [HELLO, asks("passphrase", {"new": False})]}
+    for first in (True, False):  # the second one comes after a call that may have changed something
+        with pytest.raises(KeyboardInterrupt) as caught:
+            TASKS[task][1](site.context("mail"))
+        assert isinstance(caught.value, Untouched) == (untouched and first)
 
 
 def test_the_other_machines_are_still_done(site: Site, capsys: pytest.CaptureFixture[str]) -> None:

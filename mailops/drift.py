@@ -15,17 +15,23 @@ def show(c: Any, as_json: bool = False) -> None:
     All machines are looked at first. One that cannot be asked counts for more: its code is the one that is raised.
     """
     found: list[diffs.Entry] = []
+    where: list[str] = []
 
     def look(machine: Machine) -> dict[str, Any]:
         result = machine.call("drift", {})
         result["files"] = diffs.edits(result["files"])
         found.extend(result["files"])
+        where.extend([machine.host.name] * bool(result["files"]))
         return result
 
     fleet.each(c, converge.ROLES, look, as_json, _print)
     if found:
         what = "1 file differs" if len(found) == 1 else f"{len(found)} files differ"
-        raise MailopsError(f"{what} from what mailops wrote", "fab push --overwrite puts that back", DIFFERENT)
+        hint = (
+            f"to keep it, move it into hosts.toml ([override]) or /etc/mailops/local/ on the machine; then, or to\n"
+            f"  drop it: fab -H {','.join(where)} push --overwrite (what it said stays in the generations)"
+        )
+        raise MailopsError(f"{what} from what mailops wrote", hint, DIFFERENT)
 
 
 def _print(name: str, result: dict[str, Any]) -> None:

@@ -36,8 +36,13 @@ def _row(entry: dict[str, Any]) -> dict[str, Any]:
 
 def _changed(entry: dict[str, Any]) -> str:
     """The rooms with what changed in them, and why a run did not do what it should."""
-    rooms = [f"{room} {_amount(lines)}" for room, lines in entry["changed"].items()]
+    rooms = [_named(room, _amount(lines)) for room, lines in entry["changed"].items()]
     return "; ".join([*rooms, *([entry["why"]] if entry.get("why") else [])])
+
+
+def _named(room: str, amount: str) -> str:
+    """What changed, after the name of its room, unless it begins with that."""
+    return amount if amount.startswith(f"{room.removesuffix('s')} ") else f"{room} {amount}"
 
 
 def _amount(lines: list[str] | int) -> str:

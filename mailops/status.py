@@ -46,7 +46,11 @@ def _lines(name: str, result: dict[str, Any]) -> list[str]:
     bad = []
     if vault and vault["open"] and not vault.get("answers", True):
         bad = [f"the vault does not answer; next: fab -H {name} lock, then unlock"]
-    bad += [f"{unit} is {state}" for unit, state in result["services"].items() if state != "active"]
+    bad += [
+        f"{unit} is {state}; next: fab -H {name} bootstrap"
+        for unit, state in result["services"].items()
+        if state != "active"
+    ]
     bad += [f"{probe}: {reason}" for probe, reason in result["probes"].items() if reason]
     return [head] + [f"{'':<12} ✗ {line}" for line in bad] + [f"{'':<12} ● {line}" for line in _odd(name, result)]
 

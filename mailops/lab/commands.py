@@ -29,8 +29,13 @@ def up() -> None:
 def down() -> None:
     _as_root()
     from mailops.lab import replica
+    from mailops.lab.layout import Lab
 
-    replica.down(replica.default_name())
+    lab = Lab(replica.default_name())
+    if not lab.folder.exists():
+        raise MailopsError(f"there is no lab {lab.name}", "MAILOPS_LAB=NAME fab lab.down removes another", BAD_INPUT)
+    machines = replica.down(lab.name)
+    _say(f"{lab.name} is gone: {', '.join(machines) or 'it had no machine'}")
 
 
 def status(as_json: bool) -> None:

@@ -135,18 +135,22 @@ def _start_all(lab: Lab, say: Say) -> None:
     wait_for_services(Machine.load(lab, OUTSIDE))
 
 
-def down(lab_name: str) -> None:
-    """Remove a lab, in whatever state it is. The last one takes the cache and the bridge with it."""
+def down(lab_name: str) -> list[str]:
+    """Remove a lab, in whatever state it is; the machines that were there. The last one takes the cache and the bridge
+    with it.
+    """
     host.require_root()
     lab = Lab(lab_name)
     with locked(f"lab-{lab.name}"):
-        for folder in sorted(lab.machines.glob("*")):
-            running.remove(_whatever(lab, folder.name))
+        names = [folder.name for folder in sorted(lab.machines.glob("*"))]
+        for name in names:
+            running.remove(_whatever(lab, name))
         host.delete(lab.folder)
         with locked("computer"):
             if not layout.labs():
                 cache.stop()
                 host.bridge_down()
+    return names
 
 
 def _whatever(lab: Lab, name: str) -> Machine:

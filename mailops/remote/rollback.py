@@ -92,8 +92,8 @@ def refuse(link: Any, active: Record, edits: list[str]) -> None:
     link.ask("edited", [drift.entry(path, active["files"][path], observe(path)) for path in edits])
     raise AgentError(
         f"edited on this machine since mailops wrote it: {', '.join(edits)}; no file was changed",
-        "fab drift shows it. To keep it, move it into hosts.toml ([override]) or /etc/mailops/local/ on the machine;\n"
-        "  to drop it, type the same with --overwrite (what it said stays in the generations)",
+        "fab -H NAME drift shows it. To keep it, move it into hosts.toml ([override]) or /etc/mailops/local/ on the\n"
+        "  machine; to drop it, type the same with --overwrite (what it said stays in the generations)",
         DIFFERENT,
         outcome="refused",
     )

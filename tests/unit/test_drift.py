@@ -36,7 +36,8 @@ def test_each_kind_of_drift_is_a_line_and_contents_are_diffs(
     with pytest.raises(MailopsError, match="4 files differ from what mailops wrote") as caught:
         drift.show(pretend.site(monkeypatch, tmp_path, lambda *_: found, "mail"))
     assert caught.value.code == DIFFERENT
-    assert "--overwrite" in caught.value.hint
+    assert "drop it: fab -H mail push --overwrite" in caught.value.hint
+    assert "[override]" in caught.value.hint
     assert capsys.readouterr().out.splitlines() == [
         "mail  edited   /etc/a  0644 root:root → 0600 root:root",
         "mail  missing  /etc/b",
@@ -55,8 +56,9 @@ def test_every_machine_is_looked_at_before_the_code(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     c = pretend.site(monkeypatch, tmp_path, lambda host, *_: CLEAN | {"files": [EDITED] * (host == "mail")})
-    with pytest.raises(MailopsError, match="1 file differs"):
+    with pytest.raises(MailopsError, match="1 file differs") as caught:
         drift.show(c)
+    assert "-H mail push" in caught.value.hint
     assert "backup  every file is" in capsys.readouterr().out
 
 

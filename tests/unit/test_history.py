@@ -35,6 +35,7 @@ def test_a_run_is_a_line_with_who_what_and_how_long(
         RUN | {"changed": {"packages": 31, "files": ["a", "b", "c"]}, "task": "bootstrap"},
         RUN | {"changed": {"files": ["/etc/a"]}, "outcome": "rolled back", "why": "no answer from postfix.service"},
         RUN | {"changed": {}, "outcome": "refused", "why": "postconf: unused parameter: x", "revision": ""},
+        RUN | {"changed": {"agent": ["agent /usr/x.pyz"], "users": ["user vmail"], "certificates": ["c"]}},
         {key: RUN[key] for key in RUN if key != "seconds"} | {"outcome": "undone", "why": "it was interrupted"},
     ]
     history.show(pretend.site(monkeypatch, tmp_path, lambda *_: {"entries": runs}, "mail"), "20")
@@ -46,7 +47,8 @@ def test_a_run_is_a_line_with_who_what_and_how_long(
     assert rows[1].endswith("done         packages 31; files 3 changes")
     assert rows[2].endswith("rolled back  files /etc/a; no answer from postfix.service")
     assert rows[3].endswith("refused      postconf: unused parameter: x")
-    assert rows[4].endswith("it was interrupted")
+    assert rows[4].endswith("done         agent /usr/x.pyz; user vmail; certificates c")
+    assert rows[5].endswith("it was interrupted")
 
 
 def test_the_count_goes_to_every_machine(

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from mailops.lab import furnish, host, image, layout, power
+from mailops.errors import BAD_INPUT, MailopsError
+from mailops.lab import commands, furnish, host, image, layout, power, replica
 from mailops.lab.layout import Lab, LabError
 
 HOLD = """
@@ -103,3 +104,18 @@ def test_localhost_is_in_the_hosts_file() -> None:
 
 def test_the_last_words_of_a_command_are_its_last_lines_that_say_something() -> None:
     assert host.last_words("one\n\ntwo\n  three  \n\n", lines=2) == "two / three"
+
+
+def test_down_says_what_is_gone_or_that_there_is_no_such_lab(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(layout, "BASE", tmp_path)
+    monkeypatch.setattr(commands, "_as_root", lambda: None)
+    monkeypatch.setattr(replica, "down", lambda name: ["mail", "web"])
+    monkeypatch.setenv("MAILOPS_LAB", "one")
+    with pytest.raises(MailopsError, match="there is no lab one") as caught:
+        commands.down()
+    assert caught.value.code == BAD_INPUT
+    (tmp_path / "labs/one").mkdir(parents=True)
+    commands.down()
+    assert capsys.readouterr().out == "lab  one is gone: mail, web\n"

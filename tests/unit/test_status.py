@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 
+from mailops import status as screen
 from mailops.remote import asleep, packages, services, status
+from tests.unit import hostile, pretend
 
 
 @pytest.fixture
@@ -77,3 +79,11 @@ def test_a_process_that_a_signal_has_stopped_is_told_by_its_unit(monkeypatch: py
     wanted = [{"unit": "postfix.service"}, {"unit": "dovecot.service"}]
     assert asleep.found(wanted) == {"postfix.service": ["qmgr (process 7)", "master (process 8)"]}
     assert "systemctl restart postfix.service" in asleep.told(wanted)["postfix.service"]
+
+
+def test_a_daemon_that_is_down_has_a_next_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = hostile.HONEST["status"] | {"services": {"redis-server.service": "failed"}}
+    screen.show(pretend.site(monkeypatch, tmp_path, lambda *_: told, "mail"))
+    assert "✗ redis-server.service is failed; next: fab -H mail bootstrap\n" in capsys.readouterr().out

@@ -70,8 +70,10 @@ def _overlap(one: str, other: str) -> bool:
 
 
 def _parse(path: Path, problems: Problems) -> dict[str, Any] | None:
+    text = ""
     try:
-        return tomllib.loads(path.read_bytes().decode())
+        text = path.read_bytes().decode()
+        return tomllib.loads(text)
     except OSError as error:
         problems.lines.append(f"{path}: cannot be read: {error.strerror}")
     except UnicodeDecodeError as error:
@@ -80,16 +82,26 @@ def _parse(path: Path, problems: Problems) -> dict[str, Any] | None:
     except RecursionError:
         problems.lines.append(f"{path}: is nested too deeply; a site needs three levels")
     except ValueError as error:
-        problems.lines.append(f"{path}: {_syntax(str(error))}")
+        problems.lines.append(f"{path}: {_syntax(str(error), text)}")
     return None
 
 
-def _syntax(message: str) -> str:
+def _syntax(message: str, text: str) -> str:
     """tomllib's "Invalid value (at line 3, column 7)" in our order of words, with the usual remedy."""
     found = re.fullmatch(r"(.*) \(at (.*)\)", message, re.DOTALL)
     what, where = found.groups() if found else (message, "somewhere")
-    remedy = 'text stands in "quotes"' if what == "Invalid value" else "https://toml.io shows how it is done"
+    if twice := re.fullmatch(r"Cannot declare \((.*)\) twice", what):
+        name = ".".join(re.findall(r"'([^']*)'", twice[1]))
+        return f"{where.partition(',')[0]}: [{name}] stands twice; put all of it under one"
+    bare = what == "Invalid value" and _is_word(text, where)
+    remedy = 'text stands in "quotes"' if bare else "https://toml.io shows how it is done"
     return f"{where}: is not TOML: {what[:1].lower()}{what[1:]}; {remedy}"
+
+
+def _is_word(text: str, where: str) -> bool:
+    """Whether a word, a path or an address stands at that line and column."""
+    place = re.fullmatch(r"line (\d+), column (\d+)", where)
+    return bool(place and re.match(r"[\w/~.@]", text.split("\n")[int(place[1]) - 1][int(place[2]) - 1 :]))
 
 
 @dataclass(frozen=True)

@@ -89,6 +89,16 @@ WRONG: dict[str, tuple[str, str, str]] = {
         "/vault",
         r'line 15, column 9: is not TOML: invalid value; text stands in "quotes"',
     ),
+    "no value": (
+        '"/vault"',
+        "",
+        r"line 15, column 9: is not TOML: invalid value; https://toml.io shows how it is done",
+    ),
+    "a table twice": (
+        "[hosts.backup]",
+        '[hosts.mail]\naddress = "192.0.2.77"\n[hosts.backup]',
+        r"line \d+: \[hosts\.mail\] stands twice; put all of it under one",
+    ),
     "a key twice": (
         TOP,
         TOP + 'domain = "b.test"\n',

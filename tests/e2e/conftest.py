@@ -7,7 +7,9 @@ MAILOPS_TEST_LAB gives them another name than "test".
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,11 @@ import tomlkit
 
 from tests.e2e.house import House
 from tests.e2e.watch import Watch
+
+# A shell has its background work ignore Ctrl-C, and what that starts ignores it as well: some tests press it.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    with contextlib.suppress(ValueError):  # not in the main thread
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(tryfirst=True)

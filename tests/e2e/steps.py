@@ -94,7 +94,9 @@ class Stepped:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.run(f"rm -rf /usr/local/bin/python3 {FOLDER}")
+        """An agent that is still stopped would hold the machine in all tests to come."""
+        left = f"pid=$(cat {FOLDER}/pid 2>/dev/null) && grep -qz -e ^-IS /proc/$pid/cmdline && kill -9 $pid"
+        self.run(f"{left}; rm -rf /usr/local/bin/python3 {FOLDER}")
 
     def run(self, script: str, stdin: str | None = None) -> str:
         return self.house.run(self.name, script, stdin=stdin)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from tests.e2e.house import FAB, House
 
+CTRL_C = "\x03"
 PATIENCE = 60.0  # seconds for the whole conversation
 
 
@@ -43,7 +44,8 @@ def _converse(master: int, answers: list[tuple[str, str]]) -> str:
         assert time.monotonic() < deadline, f"waited in vain for {answers}; on the screen stands:\n{screen}"
         if answers and (found := screen.find(answers[0][0], read_to)) >= 0:
             read_to = found + len(answers[0][0])
-            os.write(master, answers.pop(0)[1].encode() + b"\n")
+            text = answers.pop(0)[1]
+            os.write(master, text.encode() + b"\n" * (text != CTRL_C))  # else the line may be read before the signal
         if not select.select([master], [], [], 0.1)[0]:
             continue
         try:

@@ -16,7 +16,7 @@ import pytest
 
 from mailops.lab import replica
 from tests.e2e.house import House, token, until, unverified
-from tests.e2e.terminal import typed
+from tests.e2e.terminal import CTRL_C, typed
 from tests.e2e.watch import Watch
 
 # What `fab mailcfg` calls a command, and what the task of its own is called.
@@ -337,8 +337,8 @@ def test_a_password_typed_differently_the_second_time_changes_nothing(up: House,
 
 
 def test_ctrl_c_at_the_password_changes_nothing_and_says_so(up: House, ann: Person) -> None:
-    code, screen = typed(up, "user.passwd", ann.email, answers=[("Password for ", "\x03")])
-    assert code == 130
+    code, screen = typed(up, "user.passwd", ann.email, answers=[("Password for ", CTRL_C)])
+    assert code == 130, screen
     assert "interrupted; nothing was changed" in screen
     assert up.can_log_in(ann.email, ann.password)
 

@@ -125,6 +125,21 @@ class Site:
         own: dict[str, Any] = {name: host.override[name] for name in MAILNULL_KEYS if name in host.override}
         return replace(self, **own) if own else self
 
+    def name_of(self, host: Host) -> str:
+        """The name that a machine goes by in mail: the mailhost's is the one its clients connect to."""
+        if host.role == "mailhost":
+            return self.mail_server_hostname
+        return host.name if "." in host.name else f"{host.name}.{self.domain}"
+
+    def own_names(self, host: Host) -> list[str]:
+        """What programs on a machine call it in mail, its real name first; a name that has mailboxes is left out."""
+        fqdn = self.name_of(host)
+        shorts = dict.fromkeys((host.name.partition(".")[0], fqdn.partition(".")[0], "localhost"))
+        tails = dict.fromkeys(("", ".local", ".localdomain", f".{fqdn.partition('.')[2]}", f".{self.domain}"))
+        others = {self.name_of(other) for other in self.hosts.values() if other.name != host.name}
+        names = dict.fromkeys((fqdn, host.name, *(f"{short}{tail}" for short in shorts for tail in tails)))
+        return [name for name in names if name not in others and name not in self.mail_domains]
+
     def system_aliases(self) -> tuple[Alias, ...]:
         """postmaster, abuse and the like of every domain, to `admin_email`.
 

@@ -71,11 +71,38 @@ def _addresses_in_our_domains(site: Site) -> Found:
 
 
 def _admin_is_deliverable(site: Site) -> Found:
-    known = {user.email for user in site.mail_users} | {alias.src for alias in site.mail_aliases}
+    """Wherever aliases lead from it. Mail for the machines' own names comes to it, so it must not be one of them."""
     for key, email in (("admin_email", site.admin_email), *_overridden(site, "admin_email")):
-        mailbox = _without_detail(email)
-        if mailbox.rpartition("@")[2] in site.mail_domains and not {mailbox, email} & known:
-            yield key, f"{quoted(email)} would bounce; add it to mail_users or to mail_aliases"
+        for end in _ends(site, email):
+            via = "" if end == email else f"leads to {end}, which "
+            domain = end.rpartition("@")[2]
+            if domain in site.mail_domains:
+                yield key, f"{quoted(email)} {via}would bounce; add it to mail_users or to mail_aliases"
+            elif domain in _own_names(site):
+                text = f"{quoted(email)} {via}is at a machine, whose mail goes to admin_email in turn"
+                yield key, f"{text}; name a mailbox of mail_users or an address elsewhere"
+
+
+def _ends(site: Site, email: str) -> Iterator[str]:
+    """Where mail to an address goes that is no mailbox; nothing of a loop, which has its own rule."""
+    mailboxes = {user.email for user in site.mail_users}
+    leads: dict[str, list[str]] = {}
+    for alias in (*site.mail_aliases, *site.system_aliases()):
+        leads.setdefault(alias.src, []).append(alias.dst)
+    waiting, seen = [email], {""}  # a row that could not be read is an empty text
+    while waiting:
+        address = waiting.pop()
+        if address not in seen:
+            seen.add(address)
+            known = address if address in leads or address in mailboxes else _without_detail(address)
+            waiting += leads.get(known, ())
+            if known not in leads and known not in mailboxes:
+                yield address
+
+
+def _own_names(site: Site) -> set[str]:
+    """What the machines call themselves."""
+    return {name for host in site.hosts.values() for name in site.own_names(host)}
 
 
 def _overridden(site: Site, name: str) -> Iterator[tuple[str, str]]:
@@ -211,12 +238,14 @@ def _roots_in_vault(site: Site) -> Found:
         others[key] = root
 
 
+ADMIN = ("domain", "admin_email", "mail_domains", "mail_users.email", "mail_aliases", "hosts", "mail_server_hostname")
+
 RULES: tuple[tuple[tuple[str, ...], Callable[[Site], Found]], ...] = (
     ((), _domains_once),
     (("domain", "mail_domains"), _domain_listed),
     ((), _users_once),
     (("domain", "mail_domains"), _addresses_in_our_domains),
-    (("domain", "admin_email", "mail_domains", "mail_users.email", "mail_aliases"), _admin_is_deliverable),
+    (ADMIN, _admin_is_deliverable),
     ((), _aliases_once),
     (("mail_aliases",), _aliases_hide_no_mailbox),
     (("domain", "admin_email", "mail_domains", "mail_aliases", "mail_users.email"), _aliases_end_somewhere),

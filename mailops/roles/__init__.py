@@ -28,23 +28,6 @@ def manifest_for(site: Site, host: Host, facts: dict[str, Any], secrets: Callabl
     raise MailopsError(f"{host.name}: the role {host.role} is not made by mailops yet", code=BAD_INPUT)
 
 
-def host_name(site: Site, host: Host) -> str:
-    """The name that a machine goes by in mail: the mailhost's is the one its clients connect to."""
-    if host.role == "mailhost":
-        return site.mail_server_hostname
-    return host.name if "." in host.name else f"{host.name}.{site.domain}"
-
-
-def own_names(site: Site, host: Host) -> list[str]:
-    """What programs on a machine call it in mail, its real name first; a name that has mailboxes is left out."""
-    fqdn = host_name(site, host)
-    shorts = dict.fromkeys((host.name.partition(".")[0], fqdn.partition(".")[0], "localhost"))
-    tails = dict.fromkeys(("", ".local", ".localdomain", f".{fqdn.partition('.')[2]}", f".{site.domain}"))
-    others = {host_name(site, other) for other in site.hosts.values() if other.name != host.name}
-    names = dict.fromkeys((fqdn, host.name, *(f"{short}{tail}" for short in shorts for tail in tails)))
-    return [name for name in names if name not in others and name not in site.mail_domains]
-
-
 def own_literals(host: Host) -> list[str]:
     """Its addresses, as they stand behind an @."""
     address = host.address or ""
@@ -63,6 +46,6 @@ def variables(site: Site, host: Host, facts: dict[str, Any]) -> dict[str, Any]:
     from mailops.roles.defaults import values
 
     names = {name: getattr(site, name) for name in site.__dataclass_fields__}
-    names |= {"host": host, "release": facts["release"], "fqdn": host_name(site, host)}
-    names |= {"own_names": own_names(site, host), "own_literals": own_literals(host), "pattern": pattern}
+    names |= {"host": host, "release": facts["release"], "fqdn": site.name_of(host)}
+    names |= {"own_names": site.own_names(host), "own_literals": own_literals(host), "pattern": pattern}
     return names | values(site, host)

@@ -166,7 +166,7 @@ def _dkim(site: Site) -> Dkim | None:
 
 def _files(site: Site, host: Host, facts: dict[str, Any]) -> tuple[File, ...]:
     others = [other for other in site.hosts.values() if other.role != "mailhost"]
-    accounts = {roles.host_name(site, other): site.seen_by(other).relay_email for other in others}
+    accounts = {site.name_of(other): site.seen_by(other).relay_email for other in others}
     relays = {name: account for name, account in accounts.items() if name not in site.mail_domains}
     names = roles.variables(site, host, facts) | {
         "queue_directory": QUEUE,

@@ -31,7 +31,7 @@ def manifest(site: Site, host: Host, facts: dict[str, Any], secrets: Callable[[S
     files.append(File(PASSWORD_FILE, _login(site, secrets), 0o600, secret=True))
     return Manifest(
         role="mailnull",
-        hostname=roles.host_name(site, host),
+        hostname=site.name_of(host),
         release=facts["release"],
         packages=PACKAGES,
         debconf=POSTFIX_DEBCONF,
@@ -46,7 +46,7 @@ def manifest(site: Site, host: Host, facts: dict[str, Any], secrets: Callable[[S
                 checks=POSTFIX_CHECKS,
             ),
         ),
-        probes=(Probe("relay", 25, {"recipient": f"root@{roles.host_name(site, host)}"}, "postfix.service"),),
+        probes=(Probe("relay", 25, {"recipient": f"root@{site.name_of(host)}"}, "postfix.service"),),
     )
 
 

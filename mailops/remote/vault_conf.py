@@ -36,7 +36,7 @@ def damage(vault: dict[str, Any]) -> str:
     for name in (CONF, NAMES):
         if name not in there:
             return f"{folder}/{name} is missing, without which nobody can open the vault"
-        if wrong := _wrong(name, read(f"{folder}/{name}")):
+        if wrong := _wrong(f"{folder}/{name}"):
             return f"{folder}/{name} is damaged: {wrong}"
     return ""
 
@@ -52,8 +52,10 @@ def way_back(vault: dict[str, Any]) -> str:
     folder = vault["cipherdir"]
     if not os.path.isdir(folder) or not os.listdir(folder):
         return f"mount its disk, or bring its files back; for a new vault instead, as root there: rm -r {COPY}"
-    if all(not _wrong(name, read(f"{COPY}/{name}")) for name in (CONF, NAMES)):
-        return f"bring back the copy, as root there: cp -p {COPY}/* {folder}/"
+    if not any(_wrong(f"{COPY}/{name}") for name in (CONF, NAMES)):
+        odd = [path for path in (f"{folder}/{name}" for name in (CONF, NAMES)) if _is_odd(path)]
+        away = f"mv {' '.join(odd)} /root/ && " if odd else ""  # cp(1) writes over no folder
+        return f"bring back the copy, as root there: {away}cp -p {COPY}/* {folder}/"
     return "bring them back from a backup, or open the vault with its recovery key: see docs/vault.md"
 
 
@@ -76,10 +78,19 @@ def keep_first(vault: dict[str, Any]) -> None:
 
 def is_as_it_was(vault: dict[str, Any]) -> bool:
     """Whether gocryptfs.conf is the one that opened the vault the last time."""
-    return read(f"{COPY}/{CONF}") in (b"", read(f"{vault['cipherdir']}/{CONF}"))
+    conf = f"{vault['cipherdir']}/{CONF}"
+    return not _is_odd(conf) and read(f"{COPY}/{CONF}") in (b"", read(conf))
 
 
-def _wrong(name: str, content: bytes) -> str:
+def _is_odd(path: str) -> bool:
+    """A folder, a pipe… where a file should be."""
+    return os.path.exists(path) and not os.path.isfile(path)
+
+
+def _wrong(path: str) -> str:
+    if _is_odd(path):
+        return "it is no file"
+    name, content = os.path.basename(path), read(path)
     if not content.strip(b"\0"):
         return "there is nothing in it"
     if name == NAMES:

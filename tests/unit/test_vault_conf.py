@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
+import os
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -75,6 +78,19 @@ def test_the_way_back_is_the_copy_of_what_opened_the_vault_last(vault: dict[str,
     assert f"cp -p {vault_conf.COPY}/*" in refused.value.hint
     vault_conf.keep(vault)
     assert Path(vault_conf.COPY, "gocryptfs.conf").read_text() == json.dumps(WHOLE), "no damaged one takes its place"
+
+
+@pytest.mark.parametrize("make", [os.mkdir, os.mkfifo])
+def test_what_is_no_file_is_moved_out_of_the_copys_way(vault: dict[str, str], make: Callable[[Path], None]) -> None:
+    vault_conf.keep(vault)
+    conf(vault).unlink()
+    make(conf(vault))
+    with pytest.raises(AgentError, match=r"gocryptfs\.conf is damaged: it is no file") as refused:
+        vault_conf.require(vault)
+    assert not vault_conf.is_as_it_was(vault)
+    command = refused.value.hint.partition("there: ")[2].replace("/root/", f"{vault['cipherdir']}-away")
+    subprocess.run(command, shell=True, check=True)
+    assert vault_conf.damage(vault) == ""
 
 
 def test_a_new_passphrase_leaves_no_copy_that_the_old_one_opens(vault: dict[str, str]) -> None:

@@ -107,8 +107,35 @@ def test_no_way_of_writing_it_gets_through(up: House) -> None:
     assert {trick: said for trick, said in replies.items() if said[:2] != "55"} == {}
 
 
+IDN = (
+    "From: Boss <boss@bücher.test>",
+    "From: boss@BÜCHER.TEST",
+    "From: Boss <boss@bücher.test>".encode("latin-1"),
+    "From: boss@sub.bücher.test",
+    "From: Boss <=?utf-8?q?boss=40b=C3=BCcher=2Etest?=>",
+    "From: =?utf-8?q?boss=40b=C3=BCcher=2Etest?=",
+    "From: Boss <boss@=?utf-8?q?b=C3=BCcher=2Etest?=>",
+    "From: Boss <boss@bu\u0308cher.test>",
+    "From: Boss <boss@bücher\uff0etest>",
+    "From: boss@xn--bcher-kva.test",
+)
+
+
+def test_a_domain_in_other_letters_than_mail_has_is_refused(up: House) -> None:
+    up.fab("domain.add", "bücher.test")
+    try:
+        replies = {}
+        for head in IDN:
+            raw = message(token(), "From: -").replace(b"From: -", head if isinstance(head, bytes) else head.encode())
+            replies[head] = say_message(up, USER1, raw, STRANGER)[-2].strip()
+    finally:
+        up.fab("domain.rm", "bücher.test")
+    assert {head: said for head, said in replies.items() if said[:2] != "55"} == {}
+    assert "must be ASCII" in replies[IDN[0]]
+
+
 def test_a_name_may_have_what_an_address_may_not(up: House) -> None:
-    names = ('"Sales @ [Firm]"', "Sales @ [Firm]", "=?utf-8?q?Sales_=40_[Firm]?=", '"a \\" @[b]"')
+    names = ('"Sales @ [Firm]"', "Sales @ [Firm]", "=?utf-8?q?Sales_=40_[Firm]?=", '"a \\" @[b]"', "Jürgen")
     replies = {name: reply(up, f"From: {name} <{STRANGER}>") for name in names}
     assert {name: said for name, said in replies.items() if not said.startswith("250")} == {}
 

@@ -12,6 +12,8 @@ import smtplib
 import subprocess
 from collections.abc import Callable, Iterator
 from email import message_from_bytes
+from pathlib import Path
+from typing import Any
 
 import dkim
 import dns.exception
@@ -181,6 +183,49 @@ def test_the_mail_of_the_mailhosts_own_root_is_signed_for_the_site(published: Ho
     published.run("mail", f"sendmail {STRANGER}", stdin=f"Subject: {subject}\n\nThe disk is nearly full.\n")
     raw = published.stranger_reads(subject)
     assert signed_by(raw) == ("example.test", NOW)
+    assert verifies(published, raw)
+
+
+@pytest.fixture
+def shop(published: House, site: Callable[[Callable[[Any], None]], Path]) -> Iterator[House]:
+    """The programs of `web` may write as an address of the site's second domain."""
+    allowed = site(lambda document: document["hosts"]["web"].update(senders=["noreply@second.test"]))
+    try:
+        published.fab("push", site=allowed)
+        yield published
+    finally:
+        published.fab("push")
+
+
+def test_what_a_machine_may_write_as_is_signed_by_that_domain(shop: House) -> None:
+    subject = token()
+    shop.run("web", f"sendmail {STRANGER}", stdin=f"From: Shop <noreply@second.test>\nSubject: {subject}\n\nHello.\n")
+    raw = shop.stranger_reads(subject)
+    assert b"Return-Path: <root@web.example.test>" in raw
+    assert signed_by(raw) == ("second.test", NOW)
+    assert verifies(shop, raw)
+
+
+@pytest.mark.parametrize("envelope", [USER1, ""])
+def test_a_user_who_writes_as_an_alias_of_another_domain_gets_its_signature(published: House, envelope: str) -> None:
+    subject = token()
+    text = f"From: both@second.test\r\nTo: {STRANGER}\r\nSubject: {subject}\r\n\r\nHello.\r\n"
+    with published.submission() as client:
+        client.login(USER1, published.password(USER1))
+        client.sendmail(envelope, [STRANGER], text)
+    raw = published.stranger_reads(subject)
+    assert signed_by(raw) == ("second.test", NOW)
+    assert verifies(published, raw)
+
+
+@pytest.mark.parametrize("domain", DOMAINS)
+def test_a_program_of_the_mailhost_gets_the_signature_of_its_from_header(published: House, domain: str) -> None:
+    subject = token()
+    text = f"From: Shop <shop@{domain}>\nSubject: {subject}\n\nHello.\n"
+    published.run("mail", f"sendmail {STRANGER}", stdin=text)
+    raw = published.stranger_reads(subject)
+    assert b"Return-Path: <root@mail.example.test>" in raw
+    assert signed_by(raw) == (domain, NOW)
     assert verifies(published, raw)
 
 

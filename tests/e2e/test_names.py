@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import email
 import email.utils
 import os
 import smtplib
@@ -66,10 +67,32 @@ def test_a_program_of_a_null_client_may_call_itself_what_it_likes(up: House) -> 
     text = f"From: Shop <shop@foreign.invalid>\nReply-To: buyer@elsewhere.test\nSubject: {subject}\n\nHello.\n"
     up.run("web", "sendmail -f shop@foreign.invalid user1@example.test stranger@elsewhere.test", stdin=text)
     message = up.arrives("user1@example.test", subject, sender="web")
-    assert dict(message.raw_items())["From"] == "Shop <shop@web.example.test> (shop@foreign.invalid)"
+    assert dict(message.raw_items())["From"] == "Shop <shop@web.example.test> (shop at foreign.invalid)"
     assert message["Reply-To"] == "buyer@elsewhere.test"
     assert message["Return-Path"] == "<shop@web.example.test>"
     assert b"Return-Path: <shop@web.example.test>" in up.stranger_reads(subject)
+
+
+OURS = {
+    "Shop <noreply@example.test>": "Shop <noreply@web.example.test> (noreply at example.test)",
+    "<admin@example.test>": "<admin@web.example.test> (admin at example.test)",
+    "shop@second.test": '"shop at second.test" <shop@web.example.test>',
+    "shop@mail.example.test (Shop)": '"shop at mail.example.test" <shop@web.example.test> (Shop)',
+    "shop@localhost (admin@example.test)": "shop@web.example.test",
+    '"noreply@example.test" <noreply@example.test>': '"noreply at example.test" <noreply@web.example.test>',
+    '"Shop <admin@example.test>" <root@localhost>': '"Shop <admin at example.test>" <root@web.example.test>',
+    "root@web.example.test (admin@example.test)": "root@web.example.test",
+    "Shop @ Home <root@web.example.test>": "Shop @ Home <root@web.example.test>",
+}
+
+
+def test_a_program_of_a_null_client_that_writes_as_one_of_ours_is_not_refused(up: House) -> None:
+    """The mailhost holds to its table whatever a header shows as an address of ours."""
+    subjects = {says: token() for says in OURS}
+    for says, subject in subjects.items():
+        up.run("web", "sendmail stranger@elsewhere.test", stdin=f"From: {says}\nSubject: {subject}\n\nHello.\n")
+    raws = {says: up.stranger_reads(subject) for says, subject in subjects.items()}
+    assert {says: email.message_from_bytes(raw)["From"].strip() for says, raw in raws.items()} == OURS
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable
 
 HEAD = "From: a@nowhere.test\r\nTo: user1@example.test\r\nSubject: {}\r\nMIME-Version: 1.0\r\n"
@@ -25,6 +26,14 @@ ABSURD: dict[str, str] = {
     "parts": MIXED + "--b\r\nContent-Type: text/plain\r\n\r\nx\r\n" * 10000 + "--b--\r\n",
     "parts without headers": MIXED + "--b\r\n\r\nx\r\n" * 100_000 + "--b--\r\n",
     "messages side by side": MIXED + "--b\r\nContent-Type: message/rfc822\r\n\r\nSubject: x\r\n\r\nx\r\n" * 10000,
+    "encoded messages in messages": "Content-Type: message/rfc822\r\nContent-Transfer-Encoding:"
+    " quoted-printable\r\n\r\n" + "=43ontent-Type: message/rfc822=0D=0A=\r\n=0D=0A=\r\n" * 15_000,
+    "the same in base64": "Content-Transfer-Encoding: BASE64\r\nContent-Type: message/rfc822\r\n\r\n"
+    + base64.encodebytes(_nested("message/rfc822", count=15_000).encode()).decode().replace("\n", "\r\n"),
+    "behind many blanks": ("--x: y\r\nContent-Type:" + "\r\n  " * 75 + "message/rfc822\r\n\r\n") * 990
+    + "word\r\n" * 100_000,
+    "the same header in a message": "Content-Type: message/rfc822\r\n\r\nSubject: x\r\n" + "X-H: v\r\n" * 500_000,
+    "headers in a part": MIXED + "--b\r\n" + "".join(f"X-H{n}: v\r\n" for n in range(300_000)) + "\r\nx\r\n--b--\r\n",
     "headers": "".join(f"X-H{number}: v\r\n" for number in range(10000)) + "\r\nx\r\n",
     "the same header": "X-H: v\r\n" * 10000 + "\r\nx\r\n",
 }

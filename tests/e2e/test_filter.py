@@ -100,7 +100,7 @@ def test_nobody_waits_for_what_is_hard(up: House) -> None:
     assert during
     # Two seconds on a machine of its own; this one has the strangers and other machines on the same few cores. With one
     # scanner for everybody it is minutes.
-    assert max(during) < 3 * before + 15, during
+    assert max(during) < 3 * before + 30, during
 
 
 def waits(house: House, work: Callable[[], object]) -> list[float]:

@@ -33,7 +33,10 @@ def converge(wanted: dict[str, Any], link: Any, dry_run: bool = False) -> list[s
     changes = [f"database {path}"] if new else database.mend(path, dry_run)
     if new or not _all_there(path, wanted):
         changes += _add_missing(path, wanted, link, dry_run, new)
-    if not dry_run and (changes or not os.path.exists(senders.path_of(path))):
+    table = senders.path_of(path)
+    if not new and os.path.isdir(os.path.dirname(table)) and not os.path.exists(table):
+        changes.append(f"table {table}")
+    if changes and not dry_run:
         senders.ensure(path)
     return changes + _keep_listed(path, wanted, dry_run, told=bool(changes))
 

@@ -216,6 +216,7 @@ class Convergence(Run):
         else:
             self.amend(change, candidate.record())
             if self.opened:
+                self.refuse_lost_secret()
                 self.activate(wanted, [])
         if self.unseen:
             certificate.seen(self.unseen)
@@ -234,6 +235,12 @@ class Convergence(Run):
         if lacking:
             told = f"a push brings files alone, and these need what is not there: {', '.join(lacking)}"
             raise AgentError(told, "fab -H NAME bootstrap", outcome="refused")
+
+    def refuse_lost_secret(self) -> None:
+        """A bootstrap alone makes it, and without it mail waits."""
+        accounts = self.wanted["accounts"] if self.task == "push" else None
+        if accounts and (lost := srs.converge(accounts["database"], dry_run=True)):
+            raise AgentError(f"{lost[0]} is not there, and mail waits", "fab -H NAME bootstrap", outcome="refused")
 
     def can_move(self) -> bool:
         """Whether packages that could not be had from their source before are to be had now."""

@@ -169,3 +169,11 @@ def test_the_secret_is_in_the_vault_for_its_program_alone_and_stays(house: House
     assert before.startswith("640 root mailops-srs 32 ")
     house.fab("-H", "mail", "bootstrap")
     assert house.run("mail", look) == before
+    house.run("mail", "mv /vault/srs/secret /vault/srs/kept")
+    try:
+        pushed = house.fab("-H", "mail", "push", check=False)
+    finally:
+        house.run("mail", "mv /vault/srs/kept /vault/srs/secret")
+    assert pushed.returncode
+    assert "secret /vault/srs/secret is not there" in pushed.stderr
+    assert house.fab("-H", "mail", "push").returncode == 0

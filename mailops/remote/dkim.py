@@ -82,12 +82,35 @@ def _converge_all(keyroot: str, pairs: list[tuple[str, str]], dry_run: bool) -> 
     return changes
 
 
+def missing(wanted: dict[str, Any]) -> str:
+    """Which of the keys that sign now are not there, and what to do; "" for none. The vault is open."""
+    selector = wanted["selectors"][0]
+    gone = [
+        domain for domain in wanted["domains"] if not os.path.exists(f"{wanted['keyroot']}/{domain}.{selector}.key")
+    ]
+    if not gone:
+        return ""
+    said = f"the key of {', '.join(gone)} ({selector}) is missing, and mail leaves unsigned"
+    remedy = "restore it from a backup, or make a new one, whose record is to be published: fab -H NAME bootstrap"
+    return f"{said}; next: {remedy}"
+
+
+def _was_there(stem: str, domain: str, selector: str) -> bool:
+    """Whether a missing key has left something behind: its record, or the manifest that asked for it."""
+    try:
+        applied = machine.manifest().get("dkim") or {"domains": [], "selectors": []}
+    except AgentError:  # the first bootstrap
+        return False
+    return os.path.exists(f"{stem}.txt") or (domain in applied["domains"] and selector in applied["selectors"])
+
+
 def _converge_one(stem: str, domain: str, selector: str, dry_run: bool) -> list[str]:
     """One key and its record; the record of an existing key is made from that key."""
     key, text = f"{stem}.key", f"{stem}.txt"
     changes = [f"permissions of {path}" for path in (key, text) if os.path.exists(path) and not _right(path)]
     if not os.path.exists(key):
-        changes.append(f"DKIM key {key}")
+        again = _was_there(stem, domain, selector)
+        changes.append(f"DKIM key {key}" + ", whose record must be published anew: fab dkim.ls" * again)
     elif not os.path.exists(text):
         changes.append(f"DKIM record {text}")
     if dry_run or not changes:

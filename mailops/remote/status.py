@@ -9,6 +9,7 @@ from typing import Any
 from . import (
     asleep,
     database,
+    dkim,
     drift,
     generations,
     lock,
@@ -107,7 +108,7 @@ def _stored(wanted: dict[str, Any]) -> dict[str, str]:
         damage = "" if said == "ok" else f"{wanted['accounts']['database']} is damaged: {said}"
     except AgentError as error:
         damage = error.message
-    return {"vault": full, "accounts": damage}
+    return {"vault": full, "accounts": damage, "DKIM": dkim.missing(wanted["dkim"]) if wanted.get("dkim") else ""}
 
 
 def _queue() -> list[tuple[str, float, bool]]:

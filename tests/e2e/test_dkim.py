@@ -410,3 +410,16 @@ def test_dkim_ls_says_which_keys_sign_and_which_come_next(prepared: House) -> No
         (key["domain"], key["selector"]): key["state"] for key in json.loads(prepared.fab("dkim.ls", "--json").stdout)
     }
     assert states == {(domain, NOW): "signs now" for domain in DOMAINS} | {(domain, NEXT): "next" for domain in DOMAINS}
+
+
+def test_a_lost_key_is_told_and_a_new_one_is_not_taken_for_it(house: House) -> None:
+    key = "/vault/dkim/second.test.202611.key"
+    house.run("mail", f"mv {key} {key}.kept")
+    try:
+        said = house.fab("-H", "mail", "status", check=False).stdout
+        planned = house.fab("-H", "mail", "plan", check=False).stdout
+    finally:
+        house.run("mail", f"mv {key}.kept {key}")
+    assert "✗ DKIM: the key of second.test (202611) is missing, and mail leaves unsigned" in said
+    assert f"DKIM key {key}, whose record must be published anew" in planned
+    assert house.state() == "up"

@@ -110,6 +110,20 @@ def test_a_record_without_its_key_is_not_kept(wanted: dict[str, Any]) -> None:
     assert text.read_bytes() != before
 
 
+@pytest.mark.parametrize("both", [True, False])
+def test_a_key_that_signed_and_is_gone_is_told(here: dict[str, Any], both: bool) -> None:
+    assert dkim.missing(here["dkim"]).startswith("the key of example.test, second.test (202611) is missing")
+    dkim.converge(here["dkim"], None)
+    assert dkim.missing(here["dkim"]) == ""
+    key, text = (Path(here["dkim"]["keyroot"], f"example.test.202611.{kind}") for kind in ("key", "txt"))
+    key.unlink()
+    if both:
+        text.unlink()
+    assert dkim.missing(here["dkim"]).startswith("the key of example.test (202611) is missing")
+    (line,) = dkim.converge(here["dkim"], None)
+    assert line == f"DKIM key {key}, whose record must be published anew: fab dkim.ls"
+
+
 def test_keys_are_private_from_their_first_byte(wanted: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     modes: list[int] = []
     real = os.open

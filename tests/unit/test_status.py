@@ -25,7 +25,7 @@ def wanted(tmp_path: Path) -> dict[str, Any]:
 
 
 def test_all_is_well(wanted: dict[str, Any]) -> None:
-    assert status._stored(wanted) == {"vault": "", "accounts": ""}
+    assert status._stored(wanted) == {"vault": "", "accounts": "", "DKIM": ""}
 
 
 def test_a_full_vault_is_told(wanted: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:

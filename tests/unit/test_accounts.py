@@ -23,7 +23,7 @@ import pytest
 import mailops
 from mailops import accounts as laptop
 from mailops.errors import MailopsError
-from mailops.remote import account_commands, account_rows, accounts, crypt, database, machine, sessions, shell
+from mailops.remote import account_commands, account_rows, accounts, crypt, database, machine, senders, sessions, shell
 from mailops.remote.account_commands import Place
 from mailops.remote.errors import AgentError
 from mailops.site import Secret, User
@@ -151,6 +151,17 @@ def test_a_second_converge_changes_and_asks_nothing(wanted: dict[str, Any]) -> N
     assert account_rows.converge(wanted, link) == []
     assert link.asked == []
     assert Path(wanted["database"]).read_bytes() == before
+
+
+def test_a_lost_table_of_senders_is_told(wanted: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(senders, "ids", lambda *_: (os.getuid(), os.getgid()))
+    account_rows.converge(wanted, hashing())
+    table = Path(senders.path_of(wanted["database"]))
+    table.parent.mkdir()
+    for dry_run in (True, False):
+        assert account_rows.converge(wanted, hashing(), dry_run=dry_run) == [f"table {table}"]
+    assert "user\t" in table.read_text()
+    assert account_rows.converge(wanted, hashing()) == []
 
 
 def test_converge_never_resets_a_password_and_asks_for_the_missing_alone(wanted: dict[str, Any]) -> None:

@@ -17,6 +17,7 @@ from mailops.site_values import Wrong, dotted, quoted
 
 # What templates use besides, made from the rest of the file and what the machine tells.
 WORKED_OUT = ("fqdn", "host", "host_locals", "host_names", "hosts", "mailhost_certificate", "path", "relays", "release")
+LEAST = {name: least for role in defaults.ROLES for name, least in defaults.least(role).items()}
 EVERY: dict[str, Override] = {name: value for role in defaults.ROLES for name, value in defaults.of(role).items()}
 
 
@@ -107,7 +108,7 @@ def _fitting(name: str, value: Any, default: Override) -> Override:
         return value
     if not isinstance(default, bool | str) and not isinstance(value, bool):
         if type(value) is int or (isinstance(default, float) and isinstance(value, float)):
-            return _amount(value)
+            return _enough(value, LEAST.get(name, 0))
         if isinstance(value, float):
             raise Wrong(f"cannot be {value}; write a whole number, such as {_example(name, default)}")
     raise Wrong(f"is {kind_of(value)}; write {_example(name, default)}")
@@ -124,9 +125,11 @@ def _line(name: str, text: str, default: Override) -> str:
     return text
 
 
-def _amount(value: float) -> float:
-    if not math.isfinite(value) or value < 0:
-        raise Wrong(f"cannot be {value}; write 0 or more")
+def _enough(value: float, least: float | list[float]) -> float:
+    allowed = least if isinstance(least, list) else [least]
+    if not math.isfinite(value) or (value < allowed[-1] and value not in allowed):
+        why = "" if allowed == [0] else ", or no mail gets through"
+        raise Wrong(f"cannot be {value}; write {' or '.join(map(str, allowed))} or more{why}")
     return value
 
 

@@ -8,11 +8,13 @@ from __future__ import annotations
 import tomllib
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from mailops import render
 from mailops.site import Host, Override, Site
 
 ROLES = ("mailhost", "mailnull")
+LEAST = "at_least"  # the table that is no variable
 
 
 def file_of(role: str) -> Path:
@@ -25,7 +27,18 @@ def of(role: str) -> dict[str, Override]:
     """Name -> default, whose type is the type that an override must have; empty for a role without templates."""
     if role not in ROLES:
         return {}
-    return {name: _frozen(value) for name, value in tomllib.loads(file_of(role).read_text("utf-8")).items()}
+    return {name: _frozen(value) for name, value in _table(role).items() if name != LEAST}
+
+
+def least(role: str) -> dict[str, float | list[float]]:
+    """Name -> the least that does not stop the mail; [0, N] is 0, which is no limit, or at least N."""
+    found: dict[str, float | list[float]] = _table(role).get(LEAST, {})
+    return found
+
+
+@cache
+def _table(role: str) -> dict[str, Any]:
+    return tomllib.loads(file_of(role).read_text("utf-8"))
 
 
 def values(site: Site, host: Host) -> dict[str, Override]:

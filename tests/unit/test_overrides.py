@@ -73,7 +73,9 @@ WRONG: dict[str, tuple[str, str, str, str]] = {
         r"cannot be 1\.5; write a whole number, such as message_size_limit = 52428800",
     ),
     "true for number": (SITE, "message_size_limit", "true", "is true or false; write .*"),
-    "less than nothing": (SITE, "rspamd_reject", "-1.5", r"cannot be -1\.5; write 0 or more"),
+    "less than nothing": (SITE, "rspamd_add_header", "-1.5", r"cannot be -1\.5; write 0 or more"),
+    "no scanner": (MAIL, "rspamd_scanners_incoming", "0", "cannot be 0; write 1 or more, or no mail gets through"),
+    "megabytes": (SITE, "message_size_limit", "50", "cannot be 50; write 0 or 100000 or more, or no mail gets through"),
     "endless": (SITE, "rspamd_reject", "inf", "cannot be inf; .*"),
     "not a number": (SITE, "rspamd_reject", "nan", "cannot be nan; .*"),
     "text for score": (SITE, "rspamd_reject", '"15"', r"is a text; write rspamd_reject = 15\.0"),
@@ -158,7 +160,7 @@ def test_good_overrides(tmp_path: Path) -> None:
         tmp_path,
         f"""{GOOD}
 [override]
-message_size_limit = 1000
+message_size_limit = 1000000
 rspamd_reject = 12
 rspamd_add_header = 4.5
 greylisting = true
@@ -166,13 +168,13 @@ smtpd_data_restrictions = []
 smtpd_helo_restrictions = "permit_mynetworks, reject"
 redis_maxmemory = ""
 [hosts.mail.override]
-message_size_limit = 2000
+message_size_limit = 2000000
 [hosts.backup.override]
 relay_email = "User@second.test"
 """,
     )
     assert loaded.override == {
-        "message_size_limit": 1000,
+        "message_size_limit": 1000000,
         "rspamd_reject": 12,
         "rspamd_add_header": 4.5,
         "greylisting": True,
@@ -181,10 +183,10 @@ relay_email = "User@second.test"
         "redis_maxmemory": "",
     }
     mail, backup = loaded.hosts.values()
-    assert mail.override == {"message_size_limit": 2000}
+    assert mail.override == {"message_size_limit": 2000000}
     assert backup.override == {"relay_email": "user@second.test"}
-    assert defaults.values(loaded, mail)["message_size_limit"] == 2000
-    assert defaults.values(loaded, backup)["message_size_limit"] == 1000
+    assert defaults.values(loaded, mail)["message_size_limit"] == 2000000
+    assert defaults.values(loaded, backup)["message_size_limit"] == 1000000
     assert "rspamd_reject" not in defaults.values(loaded, backup)
 
 
@@ -324,7 +326,7 @@ message_size_limit = 104857600
 """
 
 
-@pytest.mark.parametrize("text", [WITH_OVERRIDES, f"{TOP}override.message_size_limit = 1\n".join(GOOD.split(TOP))])
+@pytest.mark.parametrize("text", [WITH_OVERRIDES, f"{TOP}override.message_size_limit = 0\n".join(GOOD.split(TOP))])
 def test_values_of_the_site_are_written_beside_overrides(tmp_path: Path, text: str) -> None:
     """dkim rotation and `fab trust` write hosts.toml."""
     path = tmp_path / "hosts.toml"

@@ -128,8 +128,9 @@ def _line(name: str, text: str, default: Override) -> str:
 def _enough(value: float, least: float | list[float]) -> float:
     allowed = least if isinstance(least, list) else [least]
     if not math.isfinite(value) or (value < allowed[-1] and value not in allowed):
-        why = "" if allowed == [0] else ", or no mail gets through"
-        raise Wrong(f"cannot be {value}; write {' or '.join(map(str, allowed))} or more{why}")
+        endless = "0, for no limit, or " if allowed[1:] else ""
+        why = "" if allowed == [0] else "; with less no mail gets through"
+        raise Wrong(f"cannot be {value}; write {endless}{allowed[-1]} or more{why}")
     return value
 
 

@@ -128,7 +128,7 @@ def _passwd(work: Work, email: str) -> None:
 
 def _disable(work: Work, email: str) -> None:
     if _set_active(work, email, 0, "disabled"):
-        work.lines.append("they cannot log in; mail for it is still delivered")
+        work.lines.append("they cannot log in; mail for them is still delivered")
 
 
 def _enable(work: Work, email: str) -> None:

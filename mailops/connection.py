@@ -27,7 +27,9 @@ from mailops.site import Host, Site
 
 SILENCE = 60.0  # seconds; the agent says something at least every ten
 SUDO_PATIENCE = 20.0  # seconds for sudo to take or refuse a password
+SLOWEST = 1 << 10  # bytes per second that a machine takes, or it is given up
 LAST_WORDS, FAREWELL = 1 << 14, 5.0  # bytes, and seconds, of the stderr of an agent that ended without a result
+REASON = 300  # characters of an error in which a server may have a say
 PATIENCE = 10  # seconds for a TCP connection, where neither ssh_config nor `fab -t` says otherwise
 TIMEOUTS = {"banner_timeout": wire.BANNER_TIMEOUT, "auth_timeout": 30, "channel_timeout": 15}
 SUPPORTED = ("12", "13")  # releases of Debian
@@ -66,7 +68,7 @@ class PinnedConnection(fabric.Connection):  # type: ignore[misc]
         self._set(site=site, machine=host, beginning=None)
         known = config.base_ssh_config.lookup(host.name)
         # A dictionary of its own: through a shared one, Fabric lets the keys of one host leak to the next.
-        options: dict[str, Any] = dict(config.connect_kwargs) | TIMEOUTS
+        options: dict[str, Any] = dict(config.connect_kwargs) | TIMEOUTS | {"transport_factory": wire.Transport}
         options.pop("key_filename", None)  # those of `fab -i`, which Fabric adds itself
         timeout = options.pop("timeout", None)  # that of `fab -t`
         if host.identity:
@@ -176,7 +178,7 @@ class PinnedConnection(fabric.Connection):  # type: ignore[misc]
         try:
             place = (self.host, int(self.port))
             sock: Any = self.open_gateway() if self.gateway else socket.create_connection(place, self.connect_timeout)
-            with contextlib.closing(paramiko.Transport(sock)) as transport:
+            with contextlib.closing(wire.Transport(sock)) as transport:
                 transport.start_client(timeout=TIMEOUTS["banner_timeout"])
                 return transport.get_remote_server_key()
         except (MailopsError, OSError, paramiko.SSHException, EOFError) as error:
@@ -274,7 +276,7 @@ class Machine:
             _answer_sudo(channel, password, self.host.name)
         call = json.dumps(args()).encode()
         with contextlib.suppress(OSError):  # a machine without python3 has had its say by now, and gone
-            channel.sendall(_frame(call))
+            _send(channel, call)
         return channel
 
     def _converse(self, channel: paramiko.Channel, questions: Questions, answers: Answers) -> dict[str, Any]:
@@ -294,7 +296,7 @@ class Machine:
                 case "agent":
                     if not archives:
                         raise Odd("asked for the agent a second time")
-                    channel.sendall(_frame(archives.pop()()))
+                    _send(channel, archives.pop()())
                 case "ask":
                     unanswered = self._answer(channel, event, questions, answers) or unanswered
                 case "step":
@@ -322,7 +324,7 @@ class Machine:
             raise
         else:
             questions.answered(what, answer)
-        channel.sendall(_frame(json.dumps(answer).encode()))
+        _send(channel, json.dumps(answer).encode())
         return why
 
     def _distrusted(self, odd: Odd) -> MailopsError:
@@ -344,8 +346,10 @@ class Machine:
         """The agent is gone and left no result: its stderr says why."""
         words = _last_words(channel)
         name = self.host.name
-        if not words and _is_down(channel.get_transport()):
-            return self._lost(ConnectionError("the other side has closed it"))
+        transport: Any = channel.get_transport()
+        error = transport.get_exception()
+        if isinstance(error, paramiko.SSHException) or (not words and _is_down(transport)):
+            return self._lost(error or EOFError())
         if "password is required" in words:
             hint = f'add sudo_pw = {{ prompt = "sudo password on {name}" }} under [hosts.{name}]'
             return MailopsError(f"{name}: sudo wants a password for {self.connection.user}", hint, UNREACHABLE)
@@ -486,8 +490,14 @@ def _last_words(channel: paramiko.Channel) -> str:
     return text.replace("\n", "\n  ")
 
 
-def _frame(payload: bytes) -> bytes:
-    return b"MAILOPS %d\n" % len(payload) + payload
+def _send(channel: paramiko.Channel, payload: bytes) -> None:
+    """A frame, to a machine that takes it; TimeoutError for one that takes it drop by drop."""
+    rest = b"MAILOPS %d\n" % len(payload) + payload
+    deadline = time.monotonic() + SILENCE + len(rest) / SLOWEST
+    while rest:
+        if time.monotonic() > deadline:
+            raise TimeoutError
+        rest = rest[channel.send(rest) :]
 
 
 def _reason(error: Exception) -> str:
@@ -496,4 +506,4 @@ def _reason(error: Exception) -> str:
     text = str(error) or type(error).__name__
     if isinstance(error, TimeoutError) or text == "No existing session":  # Paramiko's words for a silent peer
         return "no answer in time"
-    return printable.line(text.partition("] ")[2] or text)
+    return printable.line(text.partition("] ")[2] or text)[:REASON]

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import paramiko
 from paramiko.auth_handler import AuthHandler
-from paramiko.common import cMSG_CHANNEL_OPEN, cMSG_CHANNEL_REQUEST
+from paramiko.common import MSG_CHANNEL_DATA, MSG_CHANNEL_EXTENDED_DATA, cMSG_CHANNEL_OPEN, cMSG_CHANNEL_REQUEST
+from paramiko.packet import Packetizer
 
 from mailops.tcp import PromptSocket
 
@@ -22,15 +24,68 @@ FIRST = 0
 CREDIT = 1 << 16  # bytes that are sent before we are told so; a tenth more than granted is forgiven
 PACKET = 1 << 15  # bytes in one message
 BANNER_TIMEOUT = 15  # seconds
+# A server that was taken over keeps to no rule, and Paramiko to no bound. Ours, in bytes:
+GREETING = 1 << 14  # of all that comes before SSH itself (RFC 4253, 4.2)
+LARGEST = 1 << 18  # of one packet, as OpenSSH has it
 
 # Paramiko logs the traceback of a connection that fails, and Python prints what nobody handles.
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
 
 
+class _Packets(Packetizer):
+    """Packets of a size that a server may send."""
+
+    _greeting = GREETING
+
+    def _read_timeout(self, timeout: float) -> bytes:
+        piece: bytes = super()._read_timeout(timeout)  # type: ignore[misc]
+        self._greeting -= len(piece)
+        if self._greeting < 0:
+            raise paramiko.SSHException("its greeting has no end")
+        return piece
+
+    def read_all(self, n: int, check_rekey: bool = False) -> bytes:
+        if n > LARGEST:
+            raise paramiko.SSHException("it announces a packet that is too large")
+        return super().read_all(n, check_rekey)
+
+
+def _bounded(feed: Callable[[Any, paramiko.Message], None]) -> Callable[[Any, paramiko.Message], None]:
+    """What a channel is sent and nobody has read yet is no more than was granted."""
+
+    def take(channel: Any, message: paramiko.Message) -> None:
+        feed(channel, message)
+        if len(channel.in_buffer) + len(channel.in_stderr_buffer) > 2 * channel.transport.default_window_size:
+            raise paramiko.SSHException("it sends more than it was granted")
+
+    return take
+
+
 class Transport(paramiko.Transport):
-    """A Paramiko transport that can shake hands early, and log in without awaiting an answer in between."""
+    """A Paramiko transport that can shake hands early, and log in without awaiting an answer in between.
+
+    What the server says is bounded. It gets no answer typed at its own questions, which could be for any password.
+    """
 
     answered: threading.Event | None = None
+    _channel_handler_table = paramiko.Transport._channel_handler_table | {  # type: ignore[attr-defined]
+        kind: _bounded(paramiko.Transport._channel_handler_table[kind])  # type: ignore[attr-defined]
+        for kind in (MSG_CHANNEL_DATA, MSG_CHANNEL_EXTENDED_DATA)
+    }
+
+    def __init__(self, sock: Any, **options: Any) -> None:
+        super().__init__(sock, packetizer_class=_Packets, **options)
+
+    def get_exception(self) -> Exception | None:
+        """What ended the conversation, as callers expect it: Paramiko trips over odd messages in many ways."""
+        error = super().get_exception()
+        if error is None or isinstance(error, (paramiko.SSHException, OSError, EOFError)):
+            return error
+        return paramiko.SSHException(f"what it says is not SSH ({type(error).__name__})")
+
+    def auth_interactive_dumb(self, *_: Any, **__: Any) -> list[str]:
+        """Paramiko would print whatever the server likes, and read a line."""
+        raise paramiko.AuthenticationException("it asks for more than a key, which is never answered")
 
     def prefer(self, host_key: str) -> None:
         """Ask for a host key of this type, so that a pinned key is not missed for another that the machine has."""

@@ -89,8 +89,11 @@ class Channel:
         piece, self._stderr = self._stderr[:size], self._stderr[size:]
         return piece
 
-    def sendall(self, data: bytes) -> None:
+    def send(self, data: bytes) -> int:
         self._sent += data
+        return len(data)
+
+    sendall = send
 
     def settimeout(self, seconds: float) -> None:
         pass
@@ -99,7 +102,7 @@ class Channel:
         pass
 
     def get_transport(self) -> Any:
-        return SimpleNamespace(join=lambda _: None, is_active=lambda: True)
+        return SimpleNamespace(join=lambda _: None, is_active=lambda: True, get_exception=lambda: None)
 
 
 class Site:

@@ -72,10 +72,10 @@ def mailcfg(machine: Machine, command: remote.Command, as_json: bool = False) ->
     answer["lines"] = [*command.notes, *map(_here, answer["lines"])]
     answer["hint"] = _here(answer["hint"])
     if as_json:
-        print(json.dumps(answer, indent=2))
+        print(json.dumps(secrets.masked(answer), indent=2))
     else:
         for line in [*remote.table(answer["rows"] or []), *answer["lines"]]:
-            print(line)
+            print(secrets.mask(line))
     if answer["code"]:
         raise MailopsError(answer["error"], answer["hint"], answer["code"])
 

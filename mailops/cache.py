@@ -50,7 +50,7 @@ def remember_facts(site: Site, host: Host, facts: dict[str, Any]) -> None:
 def untold(site: Site, mailhost: Host) -> list[str]:
     """The null clients that the mailhost has not been told of yet."""
     names = (recall("untold", _machine(site, mailhost)) or {}).get("names")
-    return [name for name in names if name in site.hosts] if isinstance(names, list) else []
+    return [name for name in site.hosts if name in names] if isinstance(names, list) else []
 
 
 def remember_untold(site: Site, mailhost: Host, names: list[str]) -> None:

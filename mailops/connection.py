@@ -282,7 +282,7 @@ class Machine:
     def _converse(self, channel: paramiko.Channel, questions: Questions, answers: Answers) -> dict[str, Any]:
         archives = [agent.archive]  # it travels once
         unanswered: MailopsError | None = None  # why a question had no answer: that is told, not what comes of it
-        for event in protocol.events(channel):
+        for event in protocol.events(channel, questions.task):
             match event["t"]:
                 case "result" | "error" if unanswered:
                     raise unanswered
@@ -487,7 +487,7 @@ def _last_words(channel: paramiko.Channel) -> str:
         while len(words) < LAST_WORDS and time.monotonic() < deadline and (more := channel.recv_stderr(LAST_WORDS)):
             words += more
     text = printable.lines(words[:LAST_WORDS].decode(errors="replace").strip())
-    return text.replace("\n", "\n  ")
+    return text.replace("\n", "\n    ")
 
 
 def _send(channel: paramiko.Channel, payload: bytes) -> None:

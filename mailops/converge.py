@@ -309,7 +309,7 @@ def _plan(c: Any, machine: Machine) -> dict[str, Any]:
         result = machine.call("converge", args, rendering.answers())
     except BareMachine as bare:
         return _plan_of_bare(rendering, bare)
-    files = [diffs.shown(entry, ("now", "planned")) for entry in result.pop("files")]
+    files = diffs.all_shown(result.pop("files"), ("now", "planned"))
     result["diffs"] = {file["path"]: file["diff"] for file in files if file["diff"] and file["state"] != "new"}
     result["edited"] = diffs.edits(result["edited"])
     return result

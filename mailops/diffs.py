@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import difflib
+import math
 import re
 import sys
 from typing import Any
@@ -19,6 +20,7 @@ EDIT = ("as mailops wrote it", "now")  # the two times of a hand edit
 ABSENT = "absent"
 NULL = "/dev/null"  # as diff(1) and git name a file that is not there
 MOST_LINES = 5000  # of a file that is compared; to find what differs takes the square of the time
+MOST_WORK = MOST_LINES**2  # of all files of a machine: lines before by lines after
 NO_NEWLINE = "\\ No newline at end of file"
 
 
@@ -37,11 +39,21 @@ def unified(path: str, before: bytes | None, after: bytes | None, labels: tuple[
     return printable.lines(secrets.mask("".join(map(_ended, lines))))
 
 
-def shown(entry: Entry, labels: tuple[str, str]) -> Entry:
+def all_shown(entries: list[Entry], labels: tuple[str, str]) -> list[Entry]:
+    """As `shown`, as far as the work goes: a machine that was taken over can make it hours."""
+    done: list[Entry] = []
+    work = 0
+    for entry in entries:
+        work += math.prod(1 + (_bytes(entry[side]) or b"").count(b"\n") for side in ("before", "after"))
+        done.append(shown(entry, labels, compared=work <= MOST_WORK))
+    return done
+
+
+def shown(entry: Entry, labels: tuple[str, str], compared: bool = True) -> Entry:
     """The entry as it may be printed, JSON included: a masked diff in place of the contents, and always a state."""
     plain = {key: value for key, value in entry.items() if key not in ("before", "after")}
     plain["state"] = state(entry)
-    plain["diff"] = _diff(entry, labels)
+    plain["diff"] = _diff(entry, labels) if compared else f"{entry['path']}: (too much differs, not compared)\n"
     return plain
 
 
@@ -67,7 +79,7 @@ def line(entry: Entry) -> str:
 
 def edits(entries: list[Entry]) -> list[Entry]:
     """Hand edits, as the agent's `drift` tells of them, as they may be printed."""
-    return [shown(entry, EDIT) for entry in entries]
+    return all_shown(entries, EDIT)
 
 
 def text(name: str, shown_entries: list[Entry]) -> str:

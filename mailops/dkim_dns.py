@@ -17,6 +17,7 @@ import dns.rcode
 import dns.resolver
 import dns.rrset
 
+from mailops import printable
 from mailops.remote.dkim import record_name
 from mailops.site import Site
 
@@ -40,7 +41,7 @@ class Missing:
     serves: str
 
     def __str__(self) -> str:
-        return f"{self.domain}: {f'{self.server} {self.serves}'.strip()}"
+        return printable.line(f"{self.domain}: {f'{self.server} {self.serves}'.strip()}")  # a stranger's words
 
 
 def unpublished(site: Site, keys: Sequence[Key], selector: str) -> list[Missing]:

@@ -7,11 +7,13 @@ import json
 import socket
 import sys
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from functools import cache
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from mailops import connection
+from mailops import connection, secrets
 from mailops import site as sites
 from mailops.connection import Machine
 from mailops.errors import BAD_INPUT, DISTRUSTED, MailopsError
@@ -90,14 +92,16 @@ def each(c: Any, roles: tuple[str, ...], work: Work, as_json: bool = False, show
             with machine(c, site, host, quiet=as_json) as target:
                 results[host.name] = work(target)
             if show and not as_json:
-                show(host.name, results[host.name])
+                with redirect_stdout(StringIO()) as shown:
+                    show(host.name, results[host.name])
+                print(secrets.mask(shown.getvalue()), end="", flush=True)
         except MailopsError as error:
             failures.append(error)
             results[host.name] = {"error": error.message, "hint": error.hint, "code": error.code}
             if len(hosts) > 1:
-                print(f"{host.name}  ✗ {error}", file=sys.stderr)
+                print(secrets.mask(f"{host.name}  ✗ {error}"), file=sys.stderr)
     if as_json:
-        print(json.dumps(results, indent=2))
+        print(json.dumps(secrets.masked(results), indent=2))
     if failures:
         if len(hosts) == 1 and not as_json:
             raise failures[0]

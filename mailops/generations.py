@@ -71,7 +71,7 @@ def _rollback(machine: Machine, to: int | None, overwrite: bool) -> dict[str, An
 def _diff(machine: Machine, since: int | None) -> dict[str, Any]:
     result = machine.call("diff", {"since": since})
     labels = (f"generation {result['from']}", f"generation {result['to']}")
-    return result | {"files": [diffs.shown(entry, labels) for entry in result["files"]]}
+    return result | {"files": diffs.all_shown(result["files"], labels)}
 
 
 def _print_generations(name: str, result: dict[str, Any]) -> None:

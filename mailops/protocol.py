@@ -13,6 +13,7 @@ from typing import Any
 from mailops.shapes import (
     Odd,
     Shape,
+    advice,
     certificates,
     content,
     either,
@@ -37,7 +38,9 @@ NOISE = 1 << 16  # bytes of login banners and shell profiles
 TOTAL = 1 << 26  # bytes of a call
 EVENTS, SAYS = 50_000, 1_000  # a first bootstrap has some hundred, and says a few words
 IDLE = 1800.0  # seconds of nothing but signs of life: a package that takes long to set itself up takes minutes
-LONGEST = 6 * 3600.0  # seconds of a call, without those in which a person is asked
+# Seconds of a call, without those in which a person is asked: of one that changes the machine, and of one that looks.
+LONGEST, LOOK = 6 * 3600.0, 900.0
+CHANGING = ("bootstrap", "push", "rollback", "unlock", "lock")
 CELL = 512  # characters in a column of a table, all of whose rows are as wide as the widest
 MAXIMUM_TIME = 1 << 33  # seconds since 1970 that every calendar has a date for
 
@@ -57,7 +60,7 @@ EVENT: dict[str, Shape] = {
     "say": record({"text": line()}),
     "ask": record({"what": line(64), "data": untouched}),
     "result": record({"data": untouched}),
-    "error": record({"message": lines(), "hint": lines(), "code": one_of(1, 2, 3, 5)}),  # mailops/remote/errors.py
+    "error": record({"message": lines(), "hint": advice, "code": one_of(1, 2, 3, 5)}),  # mailops/remote/errors.py
 }
 
 
@@ -83,6 +86,13 @@ def dkim_key(value: Any) -> dict[str, str]:
     return key
 
 
+def dkim_keys(value: Any) -> list[dict[str, str]]:
+    keys: list[dict[str, str]] = listing(dkim_key, 10_000)(value)
+    if len({key["name"] for key in keys}) < len(keys):
+        raise Odd("has two keys for one record")
+    return keys
+
+
 def status(value: Any) -> dict[str, Any]:
     bare = isinstance(value, dict) and value.get("state") == "bare"
     found: dict[str, Any] = (BARE if bare else STATUS)(value)
@@ -90,6 +100,8 @@ def status(value: Any) -> dict[str, Any]:
 
 
 WHEN = real(0, MAXIMUM_TIME)
+WORD = matching(r"[a-z-]+", "word", 32)
+UNIT = matching(r"[A-Za-z0-9@:._\\-]+", "unit", 256)  # systemd.unit(5)
 NAMES = listing(line())
 CHANGES = table(listing(line(SHORT)), 100)
 TOLD = {"path": line(), "secret": flag, "was": line(), "now": line()}
@@ -106,15 +118,15 @@ PLAN = record(
 )
 BARE = record({"state": line(), "release": number(0, 99)})
 VAULT = {"open": flag, "mountpoint": line()}
-DAMAGE = {"damage": record({"what": line(), "next": line()})}
+DAMAGE = {"damage": record({"what": line(), "next": advice})}
 OPEN = record(VAULT | {"free": number()}, DAMAGE)
 SILENT = record(VAULT | {"answers": one_of(False)}, DAMAGE)  # mounted, and its process hangs
 STATUS = record(
     {"state": line(32), "role": line(), "hostname": line(), "release": number(0, 99), "queue": maybe(number())}
     | {"vault": maybe(either(OPEN, either(SILENT, record(VAULT | {"open": one_of(False)}, DAMAGE))))}
-    | {"services": table(line()), "probes": table(line()), "uptime": real(), "drift": NAMES}
+    | {"services": table(WORD, name=UNIT), "probes": table(line()), "uptime": real(), "drift": NAMES}
     | {"busy": line(), "interrupted": flag},
-    {"generation": number(), "applied": maybe(WHEN), "now": WHEN, "certificate": lines()}
+    {"generation": number(), "applied": maybe(WHEN), "now": WHEN, "certificate": certificates}
     | {"certificate_fault": listing(line(), 10), "packages": listing(line(), 20), "swap": listing(line(), 10)}
     | {"sources": listing(line(), 20)}
     | {"rspamd": line(), "upgraded": line()},
@@ -125,7 +137,7 @@ PAST = record(
     {"revision": line(CELL), "seconds": maybe(TOOK), "why": line(SHORT), "generation": maybe(number())},
 )
 GENERATION = record(BY | {"number": number(), "when": WHEN, "revision": line(CELL), "changed": NAMES, "proven": flag})
-SAID = {"lines": listing(line(SHORT)), "error": lines(), "hint": lines()}
+SAID = {"lines": listing(line(SHORT)), "error": lines(), "hint": advice}
 
 RESULT: dict[str, Shape] = {
     "plan": PLAN,
@@ -141,7 +153,7 @@ RESULT: dict[str, Shape] = {
     "diff": record({"from": number(), "to": number(), "files": ENTRIES}),
     "drift": record({"files": ENTRIES, "unpushed": NAMES, "locked": flag}, {"generation": number()}),
     "mailcfg": record(SAID | {"code": one_of(0, 1, 2), "rows": maybe(rows)}),
-    "dkim": record({"keys": listing(dkim_key, 10_000), "made": NAMES}),
+    "dkim": record({"keys": dkim_keys, "made": NAMES}),
 }
 
 
@@ -158,12 +170,13 @@ def result(task: str, data: Any) -> dict[str, Any]:
 # --- Events
 
 
-def events(channel: Any) -> Iterator[dict[str, Any]]:
-    """Each event that comes over `channel`, as it may be used, until the other side ends.
+def events(channel: Any, task: str) -> Iterator[dict[str, Any]]:
+    """Each event that comes over `channel` in a call of `task`, as it may be used, until the other side ends.
 
     Raises Odd for what is no event and for too much of everything, TimeoutError when nothing happens.
     """
     count, says, noise = 0, 0, 0
+    longest = LONGEST if task in CHANGING else LOOK
     quiet = began = time.monotonic()
     for text in _lines(channel):
         now = time.monotonic()
@@ -176,7 +189,7 @@ def events(channel: Any) -> Iterator[dict[str, Any]]:
             quiet = quiet if event["t"] == "beat" else now
         if noise > NOISE or count > EVENTS or says > SAYS:
             raise Odd("talks without end")
-        if now - quiet > IDLE or now - began > LONGEST:
+        if now - quiet > IDLE or now - began > longest:
             raise TimeoutError
         if event:
             yield event

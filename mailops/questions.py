@@ -96,7 +96,7 @@ class Questions:
             left = self._open.get(what, set())
             if not data or len(set(data)) < len(data) or not left.issuperset(data):
                 strange = next((item for item in data if item not in left), "")
-                raise self._odd(what, f"which are not its own, or which it has: {strange[:200]}")
+                raise self._odd(what, f"which are not its own, or which it has: {strange[:200]!r}")
             left.difference_update(data)
         if what == "passphrase":
             self._new_vault = data["new"]
@@ -105,7 +105,7 @@ class Questions:
         if what == "recovery" and not self._new_vault:
             raise self._odd(what, "although no vault was made")
         if what == "hash" and (not self._email or data != self._email):
-            raise self._odd(what, f"of {data[:200]}, who was not spoken of")
+            raise self._odd(what, f"of {data[:200]!r}, who was not spoken of")
 
     def _odd(self, what: str, why: str) -> Odd:
         return Odd(printable.line(f"asked in {self.task} for {QUESTIONS[what][0]} ({what!r}), {why}"))

@@ -13,6 +13,7 @@ MARKS = {"ok": "✓", "changed": "●", "failed": "✗"}
 COLOURS = {"ok": "\x1b[32m", "changed": "\x1b[33m", "failed": "\x1b[31m"}
 STRIDE = 20.0  # per cent between two progress lines where there is no terminal
 WIDTH = 100
+LONGEST = 2000  # characters of one line
 
 
 class Report:
@@ -59,6 +60,7 @@ class Report:
 def _short(detail: str) -> str:
     """A long list of changes by its first few and their number; `--json` has them all."""
     items = detail.split(", ")
+    detail = detail if len(detail) <= LONGEST else f"{detail[:LONGEST]} …"
     if len(detail) <= WIDTH or len(items) < 4:
         return detail
     return f"{', '.join(items[:3])} and {len(items) - 3} more"

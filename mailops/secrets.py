@@ -10,6 +10,7 @@ import os
 import subprocess
 import threading
 from collections.abc import Callable
+from typing import Any
 
 from mailops.errors import BAD_INPUT, MailopsError
 from mailops.site import Secret
@@ -84,6 +85,15 @@ def mask(text: str) -> str:
     for form in sorted(forms, key=len, reverse=True):  # the longest first: one may contain another
         text = _without(form, text)
     return text
+
+
+def masked(value: Any) -> Any:
+    """Plain data, each of its texts masked."""
+    if isinstance(value, dict):
+        return {mask(key): masked(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [masked(item) for item in value]
+    return mask(value) if isinstance(value, str) else value
 
 
 def _without(form: str, text: str) -> str:

@@ -16,6 +16,9 @@ from mailops import printable
 
 Shape = Callable[[Any], Any]
 DEEPEST = 8  # of what nobody has described
+# In what is to be typed next. What is typed on the machine itself, as root there, is its own affair.
+THERE = "as root there"
+NOT_OURS = re.compile(r"[|&$<>`\\\n]|://|\b(fab|mailops|mailcfg)\b[^,()]*;")
 MANY = 100_000  # members of one list or table
 LARGEST = 1 << 53  # a whole number that every reader of JSON takes exactly
 PEM = re.compile(r"(-----BEGIN CERTIFICATE-----\n[A-Za-z0-9+/=\n]+-----END CERTIFICATE-----\n)+")
@@ -36,15 +39,23 @@ def line(longest: int = 8192) -> Shape:
 def lines(longest: int = 1 << 16) -> Shape:
     """A text of several lines, cut where it gets too long: a daemon may have had much to say.
 
-    Those after the first are set in: none of them looks like a line of ours.
+    Those after the first are set in: none of them looks like a line of ours, not like one that says what to type next.
     """
 
     def check(value: Any) -> str:
         text = printable.lines(_text(value, LARGEST))
         text = text if len(text) <= longest else f"{text[:longest]} …"
-        return re.sub(r"\n(?=\S)", "\n  ", text)
+        return re.sub(r"\n {0,3}(?=\S)", "\n    ", text)
 
     return check
+
+
+def advice(value: Any) -> str:
+    """What to type next; a person may paste it into a shell of the laptop. What is no advice of ours is not shown."""
+    text = printable.lines(_text(value, LARGEST))
+    if len(text) > 500 or NOT_OURS.search(text.partition(THERE)[0]):
+        return "what it advises is not shown: it is none of our commands"
+    return printable.line(text)
 
 
 def number(least: int = 0, most: int = LARGEST) -> Shape:
@@ -112,13 +123,14 @@ def listing(shape: Shape, most: int = MANY) -> Shape:
     return check
 
 
-def table(shape: Shape, most: int = MANY) -> Shape:
+def table(shape: Shape, most: int = MANY, name: Shape | None = None) -> Shape:
     """Names that only the machine knows, each with a value of one shape."""
+    named = name or line()
 
     def check(value: Any) -> dict[str, Any]:
         if not isinstance(value, dict) or len(value) > most:
             raise Odd(f"is no table of at most {most}")
-        return {line()(key): _member(f".{key}", shape, item) for key, item in value.items()}
+        return {named(key): _member(f".{key}", shape, item) for key, item in value.items()}
 
     return check
 

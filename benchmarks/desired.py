@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.lab import BENCH, House
-from mailops import roles, secrets, site
+from mailops import secrets, site
 from mailops.lab.layout import write
 from mailops.manifest import Manifest
+from mailops.services.compose import manifest_for
 
 FOLDER = BENCH / "desired"
 
@@ -20,19 +21,19 @@ FOLDER = BENCH / "desired"
 def write_down(house: House) -> Path:
     """Make .bench/desired anew: desired.json, and files/ laid out as the machine is."""
     shutil.rmtree(FOLDER, ignore_errors=True)
-    manifest = _manifest(house)
-    for file in manifest.files:
+    made = manifest(house)
+    for file in made.files:
         copy = FOLDER / "files" / file.path.lstrip("/")
         copy.parent.mkdir(parents=True, exist_ok=True)
         copy.write_bytes(file.content)
-    write(FOLDER / "desired.json", json.dumps(_plain(manifest) | _login(house), indent=1) + "\n")
+    write(FOLDER / "desired.json", json.dumps(_plain(made) | _login(house), indent=1) + "\n")
     return FOLDER
 
 
-def _manifest(house: House) -> Manifest:
+def manifest(house: House) -> Manifest:
     wanted = site.load(house.sites[0])
     facts = {"release": house.release, "mailhost_certificate": ""}
-    return roles.manifest_for(wanted, wanted.hosts["mail"], facts, secrets.resolve)
+    return manifest_for(wanted, wanted.hosts["mail"], facts, secrets.resolve)
 
 
 def _plain(manifest: Manifest) -> dict[str, Any]:

@@ -12,21 +12,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import lab, ours, report, versions
+from benchmarks import desired, lab, ours, report, versions
 from benchmarks.rounds import Contender, Sample, turn
 from mailops.lab import replica, running
 from mailops.lab.layout import Lab
 from mailops.lab.machine import machines
-from mailops.roles.mailhost import PACKAGES
 
 ROUNDS = 4
 APT, BOOTSTRAP = "apt_get_install", "first_bootstrap"
 TWIN = "twin"
 SITE = lab.SITE + f'\n[hosts.{TWIN}]\nrole = "mailnull"\ndebian = {{release}}\n'
 # Both begin with the lists: a bare machine has none.
-INSTALL = f"""
+INSTALL = """
 export DEBIAN_FRONTEND=noninteractive
-apt-get -q update && apt-get -yq install --no-install-recommends {" ".join(PACKAGES)}
+apt-get -q update && apt-get -yq install --no-install-recommends {packages}
 """
 
 
@@ -65,10 +64,11 @@ def bare(release: int) -> lab.House:
 
 def play_round(house: lab.House, twin_first: bool) -> list[Sample]:
     """What both take. The twin's packages are installed by ssh, from its connection to its end."""
+    install = INSTALL.format(packages=" ".join(desired.manifest(house).packages))
     twin = ours.ssh(house, TWIN)
     contenders = [
         Contender(BOOTSTRAP, ours.bootstrap, lambda: lab.environment(house.lab.hosts_file), folder=lab.PROJECT),
-        Contender(APT, lambda: [*twin, INSTALL], lambda: lab.environment(house.lab.hosts_file)),
+        Contender(APT, lambda: [*twin, install], lambda: lab.environment(house.lab.hosts_file)),
     ]
     return [turn(one, _here) for one in (reversed(contenders) if twin_first else contenders)]
 

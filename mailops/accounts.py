@@ -13,6 +13,7 @@ from mailops.errors import BAD_INPUT, MailopsError
 from mailops.remote import accounts as remote
 from mailops.remote import crypt
 from mailops.remote.errors import AgentError
+from mailops.roles import having
 
 # What the machine's mailcfg says to type next, as it is typed here.
 TASKS = {
@@ -43,7 +44,7 @@ def run(c: Any, argv: Sequence[str], as_json: bool = False) -> None:
         print(remote.HELP)
         return
     site = fleet.load()
-    host = fleet.select(c, site, ("mailhost",))[0]
+    host = fleet.select(c, site, having("accounts"))[0]
     with fleet.machine(c, site, host, quiet=as_json) as machine:
         mailcfg(machine, command, as_json)
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from mailops import converge, fleet
 from mailops.connection import Machine
+from mailops.roles import having
 
 
 def unlock(c: Any) -> None:
@@ -17,7 +18,7 @@ def unlock(c: Any) -> None:
         machine.listener.say("the mail system is up" if result["changed"] else "the mail system was up already")
         return result
 
-    fleet.each(c, ("mailhost",), work)
+    fleet.each(c, having("vault"), work)
 
 
 def lock(c: Any) -> None:
@@ -28,4 +29,4 @@ def lock(c: Any) -> None:
         machine.listener.say("the vault is locked" if result["changed"] else "the vault was locked already")
         return result
 
-    fleet.each(c, ("mailhost",), work)
+    fleet.each(c, having("vault"), work)

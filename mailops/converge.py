@@ -11,13 +11,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
-from mailops import cache, fleet, roles, secrets
+from mailops import cache, fleet, secrets
 from mailops.connection import Answers, BareMachine, Listener, Machine
 from mailops.errors import BAD_INPUT, DIFFERENT, DISTRUSTED, MailopsError
 from mailops.manifest import File, Manifest
+from mailops.roles import MADE
+from mailops.services.compose import manifest_for
 from mailops.site import Host, Site
-
-ROLES = ("mailhost", "mailnull")
 
 
 @dataclass
@@ -59,7 +59,7 @@ class Rendering:
     def render(self, facts: dict[str, Any]) -> dict[str, Any]:
         if self.host.role == "mailnull":
             facts = facts | {"mailhost_certificate": self._certificate() or facts["mailhost_certificate"]}
-        self.manifest = roles.manifest_for(self.site, self.host, facts, secrets.resolve)
+        self.manifest = manifest_for(self.site, self.host, facts, secrets.resolve)
         return self.manifest.to_json()
 
     def contents(self, paths: list[str]) -> dict[str, str]:
@@ -119,7 +119,7 @@ def bootstrap(c: Any, overwrite: bool = False, as_json: bool = False) -> None:
     _say_notes()
     if not c.config.get("mailops_hosts"):
         for host in fleet.load().hosts.values():
-            if host.role not in ROLES:
+            if host.role not in MADE:
                 print(f"{host.name}  ● left out: mailops cannot make a {host.role} yet", file=sys.stderr)
     relays: list[str] = []  # null clients that are new, or otherwise than they were, or that it has not heard of yet
     knows = False  # the mailhost, of all null clients
@@ -134,7 +134,7 @@ def bootstrap(c: Any, overwrite: bool = False, as_json: bool = False) -> None:
         return result
 
     try:
-        fleet.each(c, ROLES, work, as_json)
+        fleet.each(c, MADE, work, as_json)
     finally:
         if relays:
             _introduce(c, relays)
@@ -168,7 +168,7 @@ def _introduce(c: Any, relays: list[str]) -> None:
     if mailhost is None:
         return
     cache.remember_untold(site, mailhost, list(dict.fromkeys([*cache.untold(site, mailhost), *relays])))
-    if mailhost in fleet.select(c, site, ROLES):  # it has just failed, and said why
+    if mailhost in fleet.select(c, site, MADE):  # it has just failed, and said why
         return
     names = ", ".join(relays)
     try:
@@ -186,7 +186,7 @@ def _introduce(c: Any, relays: list[str]) -> None:
 def push(c: Any, overwrite: bool = False, as_json: bool = False) -> None:
     """The configuration alone, no packages; hand edits as with `bootstrap`."""
     _say_notes()
-    fleet.each(c, ROLES, lambda machine: _apply(c, machine, "push", overwrite), as_json)
+    fleet.each(c, MADE, lambda machine: _apply(c, machine, "push", overwrite), as_json)
     _doubt_mailhost()
 
 
@@ -218,7 +218,7 @@ def plan(c: Any, as_json: bool = False) -> None:
             refused.append(machine.host.name)
         return result
 
-    fleet.each(c, ROLES, work, as_json, _print_plan)
+    fleet.each(c, MADE, work, as_json, _print_plan)
     _doubt_mailhost()
     if refused:
         raise MailopsError(f"{', '.join(refused)}: a bootstrap would be refused by the daemons' own checks")

@@ -13,6 +13,7 @@ from mailops import site_file
 from mailops.errors import BAD_INPUT, MailopsError
 from mailops.remote.accounts import table
 from mailops.remote.dkim import SELECTOR, zone_lines
+from mailops.roles import having
 from mailops.site import Site
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ def ls(c: Any, as_json: bool = False) -> None:
     from mailops import fleet
 
     site = fleet.load()
-    host = fleet.select(c, site, ("mailhost",))[0]
+    host = fleet.select(c, site, having("dkim"))[0]
     with fleet.machine(c, site, host, quiet=as_json) as machine:
         show(machine, as_json)
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from mailops import converge, diffs, fleet
+from mailops import diffs, fleet
 from mailops.connection import Machine
 from mailops.errors import DIFFERENT, MailopsError
+from mailops.roles import MADE
 
 
 def show(c: Any, as_json: bool = False) -> None:
@@ -24,7 +25,7 @@ def show(c: Any, as_json: bool = False) -> None:
         where.extend([machine.host.name] * bool(result["files"]))
         return result
 
-    fleet.each(c, converge.ROLES, look, as_json, _print)
+    fleet.each(c, MADE, look, as_json, _print)
     if found:
         what = "1 file differs" if len(found) == 1 else f"{len(found)} files differ"
         hint = (

@@ -14,18 +14,19 @@ from invoke.exceptions import Exit
 
 from mailops import fleet, headstart, secrets
 from mailops.errors import BAD_INPUT, MailopsError, Untouched
+from mailops.roles import MADE, having
 
 # Tasks whose own words leave nothing to check, and the roles they are for: the connection to the first machine
 # is begun at once, and the modules that the task needs are loaded while the handshake waits.
 AT_ONCE = {
-    "bootstrap": ("mailhost", "mailnull"),
-    "plan": ("mailhost", "mailnull"),
-    "push": ("mailhost", "mailnull"),
-    "status": ("mailhost", "mailnull"),
-    "drift": ("mailhost", "mailnull"),
-    "generations": ("mailhost", "mailnull"),
-    "unlock": ("mailhost",),
-    "lock": ("mailhost",),
+    "bootstrap": MADE,
+    "plan": MADE,
+    "push": MADE,
+    "status": MADE,
+    "drift": MADE,
+    "generations": MADE,
+    "unlock": having("vault"),
+    "lock": having("vault"),
 }
 COMMANDS = ("fab", "mailops")
 INTERRUPTED = 130  # as a shell has it for SIGINT

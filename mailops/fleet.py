@@ -18,11 +18,11 @@ from mailops import site as sites
 from mailops.connection import Machine
 from mailops.errors import BAD_INPUT, DISTRUSTED, MailopsError
 from mailops.report import Report
+from mailops.roles import ROLES, having
 from mailops.site import Host, Site
 
 Work = Callable[[Machine], dict[str, Any]]
 Show = Callable[[str, dict[str, Any]], None]
-ORDER = {"mailhost": 0, "webmail": 1, "mailnull": 2}  # what others lean on comes first
 
 
 def load() -> Site:
@@ -63,12 +63,12 @@ def _selected(config: Any, site: Site, roles: tuple[str, ...]) -> list[Host]:
     if not hosts:
         wanted = " or ".join(roles)
         raise MailopsError(f"{site.path.name} has no {wanted}", f'add [hosts.NAME] with role = "{roles[0]}"', BAD_INPUT)
-    return sorted(hosts, key=lambda host: ORDER.get(host.role, 9))
+    return sorted(hosts, key=lambda host: ROLES[host.role].order)
 
 
 def mailhost(c: Any, site: Site) -> Machine:
     """The one mailhost of the site, for the tasks that speak to it alone."""
-    host = select(c, site, ("mailhost",))[0]
+    host = select(c, site, having("vault"))[0]
     return machine(c, site, host)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from mailops import converge, diffs, fleet, table, words
 from mailops.connection import Answers, Machine
 from mailops.errors import BAD_INPUT, MailopsError
+from mailops.roles import MADE
 
 AFTERWARDS = (
     "generation {number} is active again; {packages}, system users, accounts and keys stayed as they are",
@@ -18,7 +19,7 @@ AFTERWARDS = (
 
 def show(c: Any, as_json: bool = False) -> None:
     """List the generations that each machine keeps."""
-    fleet.each(c, converge.ROLES, lambda machine: machine.call("generations", {}), as_json, _print_generations)
+    fleet.each(c, MADE, lambda machine: machine.call("generations", {}), as_json, _print_generations)
 
 
 def rollback(c: Any, to: str | None = None, overwrite: bool = False, as_json: bool = False) -> None:
@@ -29,7 +30,7 @@ def rollback(c: Any, to: str | None = None, overwrite: bool = False, as_json: bo
     """
     number = _number(to)
     _need_one(c, "rollback", to, "a rollback is for one machine at a time")
-    fleet.each(c, converge.ROLES, lambda machine: _rollback(machine, number, overwrite), as_json)
+    fleet.each(c, MADE, lambda machine: _rollback(machine, number, overwrite), as_json)
 
 
 def diff(c: Any, since: str | None = None, as_json: bool = False) -> None:
@@ -40,7 +41,7 @@ def diff(c: Any, since: str | None = None, as_json: bool = False) -> None:
     number = _number(since)
     if number:
         _need_one(c, "diff", since, "a generation's number is that of one machine")
-    fleet.each(c, converge.ROLES, lambda machine: _diff(machine, number), as_json, _print_diff)
+    fleet.each(c, MADE, lambda machine: _diff(machine, number), as_json, _print_diff)
 
 
 def _number(text: str | None) -> int | None:
@@ -48,7 +49,7 @@ def _number(text: str | None) -> int | None:
 
 
 def _need_one(c: Any, task: str, word: str | None, why: str) -> None:
-    hosts = fleet.select(c, fleet.load(), converge.ROLES)
+    hosts = fleet.select(c, fleet.load(), MADE)
     if len(hosts) > 1:
         command = f"fab -H {hosts[0].name} {task} {word or ''}".rstrip()
         raise MailopsError(f"{why}, and this means {len(hosts)}", f"name it: {command}", BAD_INPUT)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from mailops import converge, fleet, table, words
+from mailops import fleet, table, words
+from mailops.roles import MADE
 
 
 def show(c: Any, count: str, as_json: bool = False) -> None:
     """List the last `count` runs on each machine that changed something, or tried to."""
     number = words.number(count, "a count of runs")
-    fleet.each(c, converge.ROLES, lambda machine: machine.call("history", {"count": number}), as_json, _print)
+    fleet.each(c, MADE, lambda machine: machine.call("history", {"count": number}), as_json, _print)
 
 
 def _print(name: str, result: dict[str, Any]) -> None:

@@ -1,6 +1,6 @@
 """What a machine should be: plain data, made without I/O, sent to the agent as JSON.
 
-A role builds a `Manifest`; `mailops.remote.converge` makes the machine so. The order of the fields
+`mailops.services` build a `Manifest`; `mailops.remote.converge` makes the machine so. The order of the fields
 is the order in which the agent works. Named tuples, because dataclasses take ten times as long to be defined, and every
 command defines them.
 """
@@ -50,7 +50,7 @@ class File(NamedTuple):
         return hashlib.sha256(self.content).hexdigest()
 
 
-class Service(NamedTuple):
+class Unit(NamedTuple):
     """A systemd unit that owns the paths below its `roots`.
 
     A changed file under a root means `on_change` ("reload" or "restart"); nobody lists handlers by hand.
@@ -140,7 +140,7 @@ class Manifest(NamedTuple):
     dkim: Dkim | None = None
     certificates: tuple[Certificate, ...] = ()
     files: tuple[File, ...] = ()
-    services: tuple[Service, ...] = ()
+    services: tuple[Unit, ...] = ()
     probes: tuple[Probe, ...] = ()
 
     def to_json(self) -> dict[str, Any]:

@@ -18,8 +18,6 @@ from mailops.errors import BAD_INPUT, MailopsError
 # What a template variable can be; lists become tuples.
 Override = bool | int | float | str | tuple[str, ...]
 
-ROLES = ("mailhost", "mailnull", "webmail", "bastion")
-
 # RFC 2142's names for those who run things (its sales and marketing are for people to claim), RFC 5321's
 # postmaster, and the system accounts whose mail is worth reading.
 LOCAL_ADMIN_ALIASES = (

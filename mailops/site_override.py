@@ -1,6 +1,6 @@
 """[override] and [hosts.NAME.override]: values for the variables of the templates.
 
-The templates' own tables (`mailops.roles.defaults`) say which there are; a value must be of its default's kind.
+The templates' own tables (`mailops.site_defaults`) say which there are; a value must be of its default's kind.
 """
 
 from __future__ import annotations
@@ -10,15 +10,16 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from mailops.roles import defaults
+from mailops import site_defaults as defaults
+from mailops.roles import MADE
 from mailops.site import MAILNULL_KEYS, Override
 from mailops.site_reader import HOST_KEYS, SITE_KEYS, Problems, kind_of
 from mailops.site_values import Wrong, dotted, quoted
 
 # What templates use besides, made from the rest of the file and what the machine tells.
 WORKED_OUT = ("fqdn", "host", "host_locals", "host_names", "hosts", "mailhost_certificate", "path", "relays", "release")
-LEAST = {name: least for role in defaults.ROLES for name, least in defaults.least(role).items()}
-EVERY: dict[str, Override] = {name: value for role in defaults.ROLES for name, value in defaults.of(role).items()}
+LEAST = {name: least for role in MADE for name, least in defaults.least(role).items()}
+EVERY: dict[str, Override] = {name: value for role in MADE for name, value in defaults.of(role).items()}
 
 
 def read_site(table: Any, key: str, problems: Problems) -> dict[str, Override] | None:
@@ -68,7 +69,7 @@ def _site_reason(name: str, problems: Problems) -> str:
     if name in HOST_KEYS:
         problems.spoil("hosts")
         return "is a key of one machine, not a variable; move it below its [hosts.…] line"
-    return _unheard_of(name, EVERY, defaults.ROLES)
+    return _unheard_of(name, EVERY, MADE)
 
 
 def _host_reason(name: str, key: str, host: str, role: str, problems: Problems) -> str:
@@ -77,12 +78,12 @@ def _host_reason(name: str, key: str, host: str, role: str, problems: Problems) 
     if name in SITE_KEYS and name != "hosts":
         problems.spoil(name)
         return "is one for the whole site; move it above the first [hosts.…] line"
-    if role not in ("", *defaults.ROLES):
+    if role not in ("", *MADE):
         return f"has nothing to change: there are no templates for the role {role}; remove it"
     if name in EVERY:
-        others = " and ".join(other for other in defaults.ROLES if name in defaults.of(other))
+        others = " and ".join(other for other in MADE if name in defaults.of(other))
         return f"is a variable of the role {others}, and {host} is a {role}; remove it"
-    return _unheard_of(name, defaults.of(role) if role else EVERY, (role,) if role else defaults.ROLES)
+    return _unheard_of(name, defaults.of(role) if role else EVERY, (role,) if role else MADE)
 
 
 def _unheard_of(name: str, known: dict[str, Override], roles: tuple[str, ...]) -> str:
@@ -90,7 +91,7 @@ def _unheard_of(name: str, known: dict[str, Override], roles: tuple[str, ...]) -
         return "is worked out from the rest of this file and the machine; it cannot be overridden"
     if near := difflib.get_close_matches(name, known, 1):
         return f"is not a variable of the templates; did you mean {near[0]}?"
-    files = " and ".join(str(defaults.file_of(role)) for role in roles)
+    files = ", ".join(dict.fromkeys(str(file) for role in roles for file in defaults.files_of(role)))
     elsewhere = "what has no variable goes into /etc/mailops/local/ on the machine"
     return f"is not a variable of the templates; all of them are in {files}; {elsewhere}"
 

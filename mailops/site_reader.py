@@ -15,7 +15,8 @@ from typing import Any
 
 from mailops import site_rules
 from mailops import site_values as values
-from mailops.site import LOCAL_ADMIN_ALIASES, ROLES, Alias, Host, Override, Secret, Site, Upstream, User
+from mailops.roles import ROLES
+from mailops.site import LOCAL_ADMIN_ALIASES, Alias, Host, Override, Secret, Site, Upstream, User
 
 
 def read(path: Path) -> tuple[Site | None, list[str]]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from mailops import converge, fleet
+from mailops import fleet
 from mailops.connection import BareMachine, Machine
+from mailops.roles import MADE
 
 STATES = {"up": "✓ up", "degraded": "✗ degraded", "locked": "● locked", "bare": "● not set up"}
 GIB = 1 << 30
@@ -13,7 +14,7 @@ GIB = 1 << 30
 
 def show(c: Any, as_json: bool = False) -> None:
     """Ask each machine; a machine that cannot be asked is told of in its line."""
-    fleet.each(c, converge.ROLES, _ask, as_json, _print)
+    fleet.each(c, MADE, _ask, as_json, _print)
 
 
 def _print(name: str, result: dict[str, Any]) -> None:

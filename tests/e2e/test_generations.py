@@ -192,8 +192,8 @@ def tomorrow(tmp_path: Path) -> Callable[..., str]:
     )
     assert count == 1
     role.write_text(text)
-    (copy / "mailops/templates/mailhost/etc/postfix/more.cf").write_text("# more\n")
-    (copy / "mailops/templates/mailhost/etc/rspamd/local.d/neural.conf").unlink()
+    (copy / "mailops/templates/postfix/any/etc/postfix/more.cf").write_text("# more\n")
+    (copy / "mailops/templates/rspamd/any/etc/rspamd/local.d/neural.conf").unlink()
 
     def fab(house: House, *args: str) -> str:
         command = [str(Path(sys.executable).with_name("fab")), "--search-root", str(copy), *args]

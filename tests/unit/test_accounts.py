@@ -718,7 +718,7 @@ def test_a_password_that_a_pipe_would_cut_is_refused(tmp_path: Path, pw: str) ->
 def _command_line(folder: Path, pw: str) -> subprocess.CompletedProcess[str]:
     """/usr/bin/mailcfg, with an agent that shows what reaches it."""
     (folder / "agent").write_text("import sys; print(*sys.argv[1:]); print(sys.stdin.read(), end='')")
-    script = Path(mailops.__file__).parent / "templates/mailhost/usr/bin/mailcfg"
+    script = Path(mailops.__file__).parent / "templates/accounts/any/usr/bin/mailcfg"
     text = script.read_text().replace("/usr/lib/mailops/agent.pyz", f"{folder}/agent")
     return subprocess.run(
         ["sh", "-c", text, "mailcfg", "passwd", "ann@example.test", pw], capture_output=True, text=True, check=False

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from mailops import cache, render
+from mailops import cache
+from mailops.services import render
 from tests.unit.hostile import PEM
 
 FACTS = {"release": 13, "mailhost_certificate": PEM}

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-SCRIPT = Path(__file__).parents[2] / "mailops/templates/mailhost/usr/lib/mailops/fill-queue"
+SCRIPT = Path(__file__).parents[2] / "mailops/templates/queue/any/usr/lib/mailops/fill-queue"
 MESSAGES = {f"deferred/{n}/{n}1D37": f"message {n}" for n in "ABC"} | {"maildrop/9F": "from cron", "hold/7E": "held"}
 
 

@@ -30,7 +30,7 @@ from mailops import (
     tasks,
 )
 from mailops.errors import BAD_INPUT, DISTRUSTED, FAILED, UNREACHABLE, MailopsError, Untouched
-from mailops.roles.mailnull import PASSWORD_FILE
+from mailops.services.nullclient import PASSWORD_FILE
 from tests.unit import hostile
 from tests.unit.hostile import FACTS, HELLO, HONEST, PEM, SECRETS, Site, asks, endless, honest, result, says
 

@@ -11,15 +11,16 @@ from typing import Any
 
 import pytest
 
-from mailops import roles, site, site_file
+from mailops import site, site_defaults, site_file
 from mailops.lab import blueprint
-from mailops.roles import defaults
+from mailops.roles import MADE
+from mailops.services.compose import manifest_for
 from mailops.site import Host, Override, Site
 from mailops.site_override import WORKED_OUT
 from tests.unit.test_site import GOOD, TOP, _load, _problems
 
 RELEASES = (12, 13)
-KNOWN = [(role, name) for role in defaults.ROLES for name in defaults.of(role)]
+KNOWN = [(role, name) for role in MADE for name in site_defaults.of(role)]
 
 SITE, MAIL, BACKUP = "override", "hosts.mail.override", "hosts.backup.override"
 
@@ -31,10 +32,15 @@ WRONG: dict[str, tuple[str, str, str, str]] = {
         SITE,
         "zzz",
         "5",
-        r"is not a variable of the templates; all of them are in .*mailhost\.toml and .*mailnull\.toml;"
+        r"is not a variable of the templates; all of them are in .*/dovecot/defaults\.toml, .*/nullclient/.*;"
         r" what has no variable goes into /etc/mailops/local/ on the machine",
     ),
-    "unheard of, on a host": (MAIL, "zzz", "5", r".*; all of them are in .*mailhost\.toml; what has no variable .*"),
+    "unheard of, on a host": (
+        MAIL,
+        "zzz",
+        "5",
+        r".*; all of them are in .*/postfix/defaults\.toml, .*",
+    ),
     "misspelt, on a host": (BACKUP, "queue_run_dely", '"9s"', r".* mean queue_run_delay\?"),
     "of another role": (
         BACKUP,
@@ -190,9 +196,9 @@ relay_email = "User@second.test"
     mail, backup = loaded.hosts.values()
     assert mail.override == {"message_size_limit": 2000000}
     assert backup.override == {"relay_email": "user@second.test"}
-    assert defaults.values(loaded, mail)["message_size_limit"] == 2000000
-    assert defaults.values(loaded, backup)["message_size_limit"] == 1000000
-    assert "rspamd_reject" not in defaults.values(loaded, backup)
+    assert site_defaults.values(loaded, mail)["message_size_limit"] == 2000000
+    assert site_defaults.values(loaded, backup)["message_size_limit"] == 1000000
+    assert "rspamd_reject" not in site_defaults.values(loaded, backup)
 
 
 def test_nothing_is_overridden_by_default(tmp_path: Path) -> None:
@@ -200,7 +206,7 @@ def test_nothing_is_overridden_by_default(tmp_path: Path) -> None:
     assert loaded.override == {}
     for host in loaded.hosts.values():
         assert host.override == {}
-        assert defaults.values(loaded, host) == defaults.of(host.role)
+        assert site_defaults.values(loaded, host) == site_defaults.of(host.role)
         assert loaded.seen_by(host) is loaded
 
 
@@ -213,7 +219,7 @@ def rendered(loaded: Site, name: str, release: int, override: Mapping[str, Overr
         host = dataclasses.replace(host, override=override)
         loaded = dataclasses.replace(loaded, hosts={**loaded.hosts, name: host})
     facts = {"release": release, "mailhost_certificate": ""}
-    made = roles.manifest_for(loaded, host, facts, lambda reference: "hunter2")
+    made = manifest_for(loaded, host, facts, lambda reference: "hunter2")
     return {file.path: file.content.decode() for file in made.files}
 
 
@@ -233,7 +239,7 @@ def test_every_variable_reaches_a_file(tmp_path: Path, role: str, name: str) -> 
     beside: dict[str, Override] = {"rspamd_greylist": True, "redis_maxmemory_policy": "1gb"}
     needed = {"rspamd_greylist": "greylisting", "redis_maxmemory_policy": "redis_maxmemory"}
     before: dict[str, Override] = {needed[name]: beside[name]} if name in needed else {}
-    value = other_than(defaults.of(role)[name])
+    value = other_than(site_defaults.of(role)[name])
     for release in RELEASES:
         old = rendered(loaded, host, release, before)
         new = rendered(loaded, host, release, {**before, name: value})
@@ -248,12 +254,12 @@ def test_every_variable_reaches_a_file(tmp_path: Path, role: str, name: str) -> 
 def test_the_tables_are_good_tables() -> None:
     fields = set(Site.__dataclass_fields__) | set(Host.__dataclass_fields__)
     kinds: dict[str, type] = {}
-    for role in defaults.ROLES:
-        for name, value in defaults.of(role).items():
+    for role in MADE:
+        for name, value in site_defaults.of(role).items():
             assert kinds.setdefault(name, type(value)) is type(value), f"{name} is of two kinds"
             assert name not in fields, name
             assert name not in WORKED_OUT, name
-    assert defaults.of("webmail") == {}
+    assert site_defaults.of("webmail") == {}
 
 
 @pytest.mark.parametrize("release", RELEASES)

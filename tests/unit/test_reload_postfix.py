@@ -7,7 +7,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-SCRIPT = Path(__file__).parents[2] / "mailops/templates/postfix/usr/lib/mailops/reload-postfix"
+SCRIPT = Path(__file__).parents[2] / "mailops/templates/resolver/any/usr/lib/mailops/reload-postfix"
 
 
 def test_the_queue_manager_of_before_has_gone_when_what_waits_is_sent(tmp_path: Path) -> None:

@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from mailops import render, roles
 from mailops.errors import BAD_INPUT, MailopsError
 from mailops.manifest import File, Manifest
+from mailops.services import render
+from mailops.services.compose import manifest_for
 from mailops.site import LOCAL_ADMIN_ALIASES, Alias, Host, Secret, Site, Upstream, User
 
 RELEASES = (12, 13)
@@ -60,7 +61,7 @@ def a_site(**changes: Any) -> Site:
 
 def manifest(name: str = "mail", release: int = 13, certificate: str = "", **changes: Any) -> Manifest:
     facts = {"release": release, "mailhost_certificate": certificate}
-    return roles.manifest_for(a_site(**changes), HOSTS[name], facts, password_of)
+    return manifest_for(a_site(**changes), HOSTS[name], facts, password_of)
 
 
 def files(made: Manifest) -> dict[str, File]:
@@ -127,13 +128,13 @@ def test_the_mailhost_asks_for_no_password() -> None:
     def refuse(reference: Secret) -> str:
         raise AssertionError(reference)
 
-    assert roles.manifest_for(a_site(), HOSTS["mail"], {"release": 13}, refuse).files
+    assert manifest_for(a_site(), HOSTS["mail"], {"release": 13}, refuse).files
 
 
 @pytest.mark.parametrize("password", ["", " hunter2", "hunter2 ", "hunter\n2", "hunter\t2", "hunter\x002"])
 def test_a_password_that_postfix_would_misread_is_refused_without_being_shown(password: str) -> None:
     with pytest.raises(MailopsError) as caught:
-        roles.manifest_for(a_site(), HOSTS["backup"], {"release": 13}, lambda _: password)
+        manifest_for(a_site(), HOSTS["backup"], {"release": 13}, lambda _: password)
     assert caught.value.code == BAD_INPUT
     assert "mail_users relay@example.test" in str(caught.value)
     assert "hunter" not in str(caught.value)
@@ -146,7 +147,7 @@ def test_a_relay_account_without_a_mailbox_is_refused() -> None:
 
 def test_a_role_that_is_not_there_yet_says_so() -> None:
     with pytest.raises(MailopsError, match="webmail is not made"):
-        roles.manifest_for(a_site(), Host("web", "webmail"), {"release": 13}, password_of)
+        manifest_for(a_site(), Host("web", "webmail"), {"release": 13}, password_of)
 
 
 @pytest.mark.parametrize("release", RELEASES)
@@ -315,7 +316,7 @@ def test_a_source_gives_its_package_alone_and_is_believed_by_one_key(release: in
 
     def made(kind: str) -> Manifest:
         site = a_site(rspamd=kind, rspamd_upstream=upstream)
-        return roles.manifest_for(site, HOSTS["mail"], facts, password_of)
+        return manifest_for(site, HOSTS["mail"], facts, password_of)
 
     files = {file.path: file.content.decode() for file in made("upstream").files}
     source = files["/etc/apt/sources.list.d/mailops-rspamd.sources"]

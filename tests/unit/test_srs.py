@@ -1,4 +1,4 @@
-"""Envelope senders for what is sent on, and the way back (templates/mailhost/usr/lib/mailops/srs)."""
+"""Envelope senders for what is sent on, and the way back (templates/srs/any/usr/lib/mailops/srs)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 
 from mailops.remote import srs
 
-SCRIPT = Path(__file__).parents[2] / "mailops/templates/mailhost/usr/lib/mailops/srs"
+SCRIPT = Path(__file__).parents[2] / "mailops/templates/srs/any/usr/lib/mailops/srs"
 NAMES: dict[str, Any] = {"__name__": "srs"}
 exec(SCRIPT.read_text(), NAMES)
 KEY, TODAY = b"k" * 32, 20_784

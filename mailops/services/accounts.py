@@ -1,0 +1,39 @@
+"""The virtual users, domains and aliases in SQL, and who may write as whom."""
+
+from __future__ import annotations
+
+from mailops.manifest import Accounts, Directory
+from mailops.services.service import At, Service
+from mailops.site import Site
+
+
+def database(site: Site) -> str:
+    """The path of the SQLite file."""
+    return f"{site.vault}/db/mail.sqlite"
+
+
+def service(at: At) -> Service:
+    site = at.site
+    aliases = (*site.mail_aliases, *site.system_aliases())
+    return Service(
+        directories=(
+            Directory(f"{site.vault}/db", 0o750, "root", "mailauth"),
+            Directory(f"{site.vault}/senders", 0o750, "root", "_rspamd"),
+        ),
+        attributes={"/usr/bin/mailcfg": (0o755, "root", "root")},
+        accounts=Accounts(
+            database=database(site),
+            domains=site.mail_domains,
+            users=tuple(user.email for user in site.mail_users),
+            aliases=tuple((alias.src, alias.dst) for alias in aliases),
+        ),
+    )
+
+
+def local(site: Site) -> dict[str, str]:
+    """For a probe: where the accounts are, and somebody who has a mailbox."""
+    users = [user.email for user in site.mail_users]
+    found = {"database": database(site)}
+    if users:  # the administrator, whose address stands outside the vault anyway (host_aliases)
+        found["recipient"] = site.admin_email if site.admin_email in users else users[0]
+    return found

@@ -5,7 +5,11 @@ administrator's browser (by a cross-site request, or under a name that it makes 
 laptop could use the console. A request passes that names this very door as its Host and, if it says so, its origin, and
 that has the cookie for which the browser exchanged the one-time key of the link that this run opened or printed.
 
-Each connection carries one request, whose end is known before it is passed on: nothing can hide behind it. Pure.
+Each connection carries one request, whose end is known before it is passed on: nothing can hide behind it.
+
+The mailhost may have been taken over, too. Of its answers the page itself passes and what the page needs: no cookie (it
+would go to every port of this computer), nothing that a browser keeps for the next tunnel, no page that reaches for
+other things on the laptop. Pure.
 """
 
 from __future__ import annotations
@@ -23,6 +27,15 @@ OF_THIS_CONNECTION = {
     *("cookie", "http2-settings"),
 }
 SAME = ("same-origin", "none")  # "none": typed by hand, or opened by another program
+STATUS = re.compile(r"HTTP/1\.[01] ([2-5][0-9][0-9])( [ -~]{0,80})?")
+OF_THE_PAGE = {"content-type", "content-length", "content-encoding", "transfer-encoding", "date", "last-modified"}
+OWN_SCRIPTS = "default-src 'self' 'unsafe-inline' 'unsafe-eval' data:"
+KEEPS_TO_ITSELF = (
+    f"Content-Security-Policy: {OWN_SCRIPTS}; form-action 'self'; base-uri 'self'; frame-ancestors 'none'",
+    "Cache-Control: no-store",
+    "Referrer-Policy: no-referrer",
+    "Connection: close",
+)
 
 Headers = list[tuple[str, str]]
 
@@ -77,6 +90,8 @@ class Door:
         others = [site for site in _all(headers, "sec-fetch-site") if site not in SAME]
         if others or any(origin != own for origin in _all(headers, "origin")):
             raise Refused("403 Forbidden", "This request comes from another site.")
+        if _all(headers, "service-worker"):
+            raise Refused("403 Forbidden", "Nothing of the console stays in the browser.")
 
     def _has_cookie(self, headers: Headers) -> bool:
         values = [value for name, value in _cookies(headers) if name == COOKIE]
@@ -99,6 +114,16 @@ class Door:
         others = "; ".join(f"{name}={value}" for name, value in _cookies(headers) if name != COOKIE)
         lines += [f"Cookie: {others}"] * bool(others)
         return "\r\n".join([*lines, "Connection: close", "", ""]).encode("latin-1")
+
+
+def answered(head: bytes) -> bytes:
+    """The head of the console's answer, as the browser gets it; Refused when it is none."""
+    first, *lines = head.decode("latin-1").removesuffix("\r\n\r\n").split("\r\n")
+    found = [HEADER.fullmatch(line) for line in lines]
+    if not STATUS.fullmatch(first) or not all(found):
+        raise Refused("502 Bad Gateway", "The console's answer is not plain HTTP.")
+    kept = [each[0] for each in found if each and each[1].lower() in OF_THE_PAGE]
+    return "\r\n".join([first, *kept, *KEEPS_TO_ITSELF, "", ""]).encode("latin-1")
 
 
 def _parsed(head: bytes) -> tuple[str, str, Headers]:

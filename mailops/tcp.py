@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import socket
+import sys
 from typing import Any
+
+MAPPED = "0000000000000000FFFF0000"  # ::ffff:, an IPv4 address as a socket for IPv6 has it
 
 
 class PromptSocket(socket.socket):
@@ -36,3 +41,26 @@ def connect(address: str, port: int, timeout: float) -> PromptSocket:
     prompt.settimeout(timeout)
     prompt.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return prompt
+
+
+def is_strangers(client: socket.socket) -> bool:
+    """Whether another user of this computer has made this connection to it.
+
+    Linux tells (proc_pid_net(5), `tcp`), elsewhere nobody does. Root may do anything, and is the owner of relays.
+    """
+    friends = {os.getuid(), 0, int(os.environ.get("SUDO_UID", "0"))}
+    with contextlib.suppress(OSError):  # no such table, or the other end has left
+        ends = [_as_proc_has_it(*end) for end in (client.getpeername(), client.getsockname())]
+        return bool({*_owners("tcp", ends), *_owners("tcp6", [MAPPED + end for end in ends])} - friends)
+    return False
+
+
+def _owners(table: str, ends: list[str]) -> list[int]:
+    """The user of each socket with these ends, its own first."""
+    with open(f"/proc/net/{table}", encoding="ascii") as rows:
+        return [int(fields[7]) for fields in map(str.split, rows) if fields[1:3] == ends]
+
+
+def _as_proc_has_it(address: str, port: int) -> str:
+    number = int.from_bytes(socket.inet_aton(address), sys.byteorder)
+    return f"{number:08X}:{port:04X}"

@@ -16,14 +16,15 @@ from typing import Any
 
 import paramiko
 
-from mailops import fleet
+from mailops import fleet, tcp
 from mailops.connection import Machine
-from mailops.console_door import LONGEST_HEAD, Door, Refused
+from mailops.console_door import LONGEST_HEAD, Door, Refused, answered
 from mailops.errors import BAD_INPUT, MailopsError
 
 CONSOLE = ("127.0.0.1", 11334)
 CHUNK = 1 << 16
 PATIENCE = 30  # seconds for a browser to say what it wants
+SILENCE = 120  # seconds for the console to take or say anything
 KEEPALIVE = 15  # seconds
 DEAD_AFTER = 30_000  # milliseconds without an acknowledgement (tcp(7), TCP_USER_TIMEOUT)
 
@@ -42,6 +43,9 @@ def tunnel(c: Any, port: int = CONSOLE[1], browser: bool = True) -> None:
         try:
             while True:
                 client, _ = listener.accept()
+                if tcp.is_strangers(client):  # who sees the link in the browser's argv may be quicker than the browser
+                    client.close()
+                    continue
                 threading.Thread(target=forwarder.carry, args=(client,), daemon=True).start()
         except KeyboardInterrupt:
             print(f"\n{machine.host.name}  tunnel closed")
@@ -92,7 +96,7 @@ class Forwarder:
         with client, contextlib.suppress(OSError):  # a browser may leave at any time
             client.settimeout(PATIENCE)
             try:
-                head, body = _read_head(client)
+                head, body = _read_head(client, time.monotonic() + PATIENCE)
                 passed_on, length = self.door.admit(head)
                 self._pass_on(client, passed_on, body, length)
             except Refused as refused:
@@ -106,19 +110,23 @@ class Forwarder:
             self.machine.listener.say(f"the console does not answer: {error}")
             raise Refused("502 Bad Gateway", "The console does not answer.") from None
         with channel:
+            channel.settimeout(SILENCE)
             channel.sendall(head + body[:length])
             missing = length - len(body)
             while missing > 0 and (data := client.recv(min(CHUNK, missing))):
                 channel.sendall(data)
                 missing -= len(data)
-            while missing <= 0 and (data := channel.recv(CHUNK)):
-                client.sendall(data)
+            if missing <= 0:
+                said, data = _read_head(channel, time.monotonic() + SILENCE)
+                client.sendall(answered(said) + data)
+                while data := channel.recv(CHUNK):
+                    client.sendall(data)
         _hang_up(client)
 
 
-def _read_head(client: socket.socket) -> tuple[bytes, bytes]:
-    """A request up to its empty line, and what has come of its body; an OSError when the client leaves."""
-    data, deadline = b"", time.monotonic() + PATIENCE
+def _read_head(client: Any, deadline: float) -> tuple[bytes, bytes]:
+    """A request or an answer up to its empty line, and what has come of its body; an OSError when the client leaves."""
+    data = b""
     while b"\r\n\r\n" not in data:
         if time.monotonic() > deadline:  # a head that comes drop by drop
             raise TimeoutError

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.cookiejar
 import json
+import os
 import re
 import signal
 import socket
@@ -56,6 +57,19 @@ def post(browser: urllib.request.OpenerDirector, address: str, data: str, **head
             return error.code
 
 
+def whole(address: str, uid: int) -> bytes:
+    """What a process of this user, with the browser's cookie, is answered."""
+    port = address.rpartition(":")[2].strip("/")
+    cookie = "; ".join(f"{each.name}={each.value}" for each in COOKIES)
+    request = f"GET /actions HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nCookie: {cookie}\r\n\r\n"
+    program = (
+        f"import socket as s, sys; c = s.create_connection(('127.0.0.1', {port})); c.sendall({request.encode()!r})\n"
+    )
+    program += "for d in iter(lambda: c.recv(9999), b''): sys.stdout.buffer.write(d)"
+    done = subprocess.run(["/usr/bin/python3", "-Ic", program], user=uid, capture_output=True, check=False, timeout=20)
+    return done.stdout
+
+
 def test_the_console_answers_at_the_printed_address(up: House) -> None:
     with tunnel(up, "--port", "0") as (address, _):
         assert get(f"{address}ping").strip() == "pong"
@@ -105,6 +119,8 @@ def test_only_the_browser_that_it_opened_gets_in(up: House) -> None:
         ):
             assert post(browser, f"{address}saveactions", "[99,7,5,null]", **headers) in (403, 421)
         assert get(f"{address}actions") == actions
+        assert whole(address, os.getuid())
+        assert not whole(address, 65534), "another user of the laptop, who has even got the cookie"
         assert (
             post(BROWSER, f"{address}saveactions", "[15,null,6,null]", Origin=own, Sec_Fetch_Site="same-origin") == 200
         )
@@ -119,6 +135,8 @@ def test_what_the_console_writes_is_an_edit_by_hand(up: House) -> None:
             assert post(BROWSER, f"{address}savesymbols", '[{"name": "MISSING_MID", "value": 3.5}]') == 200
             named = {each["uri"]: each["map"] for each in json.loads(get(f"{address}maps")) if each["editable"]}
             written = "/var/lib/rspamd/spf_whitelist.inc.local"
+            managed = json.loads(up.run("mail", "cat /var/lib/mailops/manifest.json"))["files"]
+            assert set(named) <= {file["path"] for file in managed}
             assert post(BROWSER, f"{address}savemap", "evil.test\n", Map=str(named[written])) == 200
             shown = up.fab("drift", check=False)
             assert shown.returncode == 3

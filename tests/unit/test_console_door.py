@@ -11,7 +11,7 @@ import time
 import pytest
 
 from mailops import tunnel
-from mailops.console_door import COOKIE, LONGEST_HEAD, Door, Refused
+from mailops.console_door import COOKIE, LONGEST_HEAD, Door, Refused, answered
 from mailops.tunnel import Forwarder
 
 HOST = "127.0.0.1:4711"
@@ -93,6 +93,29 @@ def test_another_site_gets_nothing_even_with_the_cookie(door: Door, line: str) -
 )
 def test_a_name_that_was_made_to_point_here_is_refused(door: Door, host: str) -> None:
     assert refused(door, request(door, host=host)).startswith("HTTP/1.1 421")
+
+
+def test_nothing_stays_in_the_browser_for_the_next_tunnel(door: Door) -> None:
+    assert refused(door, request(door, "GET /sw.js HTTP/1.1", "Service-Worker: script")).startswith("HTTP/1.1 403")
+
+
+def test_of_an_answer_the_page_passes_and_no_more() -> None:
+    odd = "Set-Cookie: other=1\r\nClear-Site-Data: *\r\nService-Worker-Allowed: /\r\nCache-Control: max-age=99999\r\n"
+    odd += "Content-Security-Policy: default-src *\r\nAccess-Control-Allow-Origin: *\r\nRefresh: 0; url=http://evil.test\r\n"
+    page = "Content-Type: text/html\r\nContent-Length: 4\r\n"
+    found = answered(f"HTTP/1.1 200 OK\r\nServer: rspamd\r\n{odd}{page}\r\n".encode()).decode()
+    assert found.startswith(f"HTTP/1.1 200 OK\r\n{page}Content-Security-Policy: default-src 'self' ")
+    assert found.endswith("\r\nCache-Control: no-store\r\nReferrer-Policy: no-referrer\r\nConnection: close\r\n\r\n")
+    assert not [line for line in odd.split("\r\n") if line and line in found]
+
+
+@pytest.mark.parametrize(
+    "head", ["", "220 mail ESMTP", "HTTP/1.1 200 \x1b[2J", "HTTP/1.1 100 Continue", "HTTP/1.1 200 OK\r\nno header"]
+)
+def test_an_answer_that_is_none_is_said_to_be(head: str) -> None:
+    with pytest.raises(Refused) as caught:
+        answered(f"{head}\r\n\r\n".encode())
+    assert caught.value.answer.startswith(b"HTTP/1.1 502 ")
 
 
 def test_a_second_host_is_refused(door: Door) -> None:
@@ -243,5 +266,5 @@ def test_a_head_that_comes_drop_by_drop_is_not_waited_for(monkeypatch: pytest.Mo
         drops = threading.Thread(target=lambda: [mine.send(b"G") and time.sleep(0.05) for _ in range(20)])
         drops.start()
         with pytest.raises(TimeoutError):
-            tunnel._read_head(its)
+            tunnel._read_head(its, time.monotonic() + tunnel.PATIENCE)
         drops.join()

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -138,6 +141,21 @@ def test_acknowledgements_are_not_delayed() -> None:
             assert other.recv(4) == b"ping"
             other.send(b"pong")
             assert client.recv(4) == b"pong"
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="another user is needed")
+@pytest.mark.parametrize(("uid", "strangers"), [(0, False), (12345, True)])
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
+def test_another_user_of_this_computer_is_known(uid: int, strangers: bool, family: socket.AddressFamily) -> None:
+    """Also by a socket for IPv6, which reaches an IPv4 address as well."""
+    program = "import os, socket, sys; os.setuid(int(sys.argv[1])); s = socket.socket(int(sys.argv[2]))\n"
+    program += "s.connect((sys.argv[3], int(sys.argv[4]))); sys.stdin.read()"
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        there = ("::ffff:127.0.0.1" if family == socket.AF_INET6 else "127.0.0.1", server.getsockname()[1])
+        words = [sys.executable, "-c", program, *map(str, (uid, int(family), *there))]
+        with subprocess.Popen(words, stdin=subprocess.PIPE) as other, server.accept()[0] as client:
+            assert tcp.is_strangers(client) == strangers
+            other.communicate()
 
 
 def test_nobody_there_is_an_oserror() -> None:

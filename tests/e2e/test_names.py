@@ -128,6 +128,23 @@ def test_a_bounce_that_bounces_is_the_administrators(up: House) -> None:
         _all_arrive_text(up, nobody)
 
 
+GTUBE = "XJS*C4JDBQADN1.NSBN3*2IDNEN*GTUBE-STANDARD-ANTI-UBE-TEST-EMAIL*C.34X"  # refused as spam whoever sends it
+
+
+@pytest.mark.parametrize("name", ["mail", "backup", "web"])
+def test_what_the_filter_refuses_a_machine_comes_back_once(up: House, name: str) -> None:
+    """The bounce is not refused for what it quotes, and is no mail that would bounce again and again."""
+    subject = token()
+    up.run(name, "sendmail stranger@elsewhere.test", stdin=f"Subject: {subject}\n\n{GTUBE}\n")
+    _all_arrive_text(up, subject)
+    with up.imap(ADMIN) as client:
+        client.select("INBOX", readonly=True)
+        (number,) = client.search(None, "TEXT", f'"{subject}"')[1][0].split()
+        bounce = email.message_from_bytes(client.fetch(number, "(BODY.PEEK[])")[1][0][1])  # type: ignore[index]
+    assert (bounce["Return-Path"], bounce.get_content_type()) == ("<>", "multipart/report")
+    assert up.run(name, "postqueue -j") == ""
+
+
 def _all_arrive_text(up: House, text: str) -> None:
     def there() -> bool:
         up.run("web", "postqueue -f")

@@ -14,6 +14,7 @@ from mailops.remote import accounts as remote
 from mailops.remote import crypt
 from mailops.remote.errors import AgentError
 from mailops.roles import having
+from mailops.words import SEEN
 
 # What the machine's mailcfg says to type next, as it is typed here.
 TASKS = {
@@ -52,8 +53,7 @@ def run(c: Any, argv: Sequence[str], as_json: bool = False) -> None:
 def parse(argv: Sequence[str]) -> remote.Command:
     """The command that `argv` is; MailopsError (2), which never repeats a password, when it is none or has one."""
     if argv[:1] in (["adduser"], ["passwd"]) and len(argv) > 2:
-        shown = "a password in the command line is seen by everybody who runs ps, and stays in the shell's history"
-        raise MailopsError(shown, f'choose another one; fab mailcfg "{argv[0]} <email>" asks for it', BAD_INPUT)
+        raise MailopsError(SEEN, f'choose another one; fab mailcfg "{argv[0]} <email>" asks for it', BAD_INPUT)
     with _as_mailops_error():
         return remote.parse(argv)
 

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from typing import Any
 
@@ -16,6 +17,8 @@ from invoke.exceptions import Exit
 from invoke.parser.parser import ParseMachine
 
 from mailops.errors import BAD_INPUT, MailopsError
+
+SEEN = "a password in the command line is seen by everybody who runs ps, and stays in the shell's history"
 
 
 class WordTask(Task):  # type: ignore[type-arg]
@@ -67,6 +70,8 @@ def _error(machine: Any, message: str) -> None:
     if "--complete" in sys.argv:  # half a word, which the shell wants completed
         _invokes_error(machine, message)
     name = machine.context.name if machine.context else None
+    if name in ASK_FOR_A_PASSWORD and re.match("No idea what '[^-]", message):  # it may be one, and is not repeated
+        raise Exit(f"mailops: {SEEN}\n  choose another one; fab {name} <email> asks for it", BAD_INPUT)
     hint = f"fab {name} --help" if name else "fab --list shows the tasks"
     raise Exit(f"mailops: {message[0].lower()}{message[1:]}\n  {hint}", BAD_INPUT)
 
@@ -81,6 +86,7 @@ def _let_go(context: Any) -> None:
 
 
 HELP = ("-h", "--help")
+ASK_FOR_A_PASSWORD = ("user.add", "user.passwd")
 _invokes_complete, _invokes_handle = ParseMachine.complete_context, ParseMachine.handle
 _invokes_error = ParseMachine.error
 ParseMachine.error = _error  # type: ignore[method-assign, assignment]

@@ -20,6 +20,7 @@ from fabric.main import Fab
 import tasks
 from mailops import __version__
 from mailops.executor import Executor
+from mailops.words import SEEN
 from tests import wheel
 from tests.unit.test_site import GOOD, HOST_KEY, WRONG
 
@@ -116,6 +117,8 @@ def test_fab_needs_no_flag_in_the_projects_folder() -> None:
         (["rollback", "--nosuch"], "no idea what '--nosuch' is!", "fab rollback --help"),
         (["rollback", "-H", "mail"], "-H goes before the name of the task", "fab rollback --help"),
         (["user.add", "-x"], "no idea what '-x' is!", "fab user.add --help"),
+        (["user.add", "a@b.test", "Pw"], SEEN, "choose another one; fab user.add <email> asks for it"),
+        (["user.passwd", "a@b.test", "Pw"], SEEN, "choose another one; fab user.passwd <email> asks for it"),
         (["trust"], "'trust' did not receive required positional arguments: 'name'", "fab trust --help"),
         (["-H", "mail", "--", "true"], "there are tasks here, and no commands of your own", "ssh HOST COMMAND"),
         (["--dry", "-H", "mail", "push"], "there is no --dry here", "fab plan shows what would change"),

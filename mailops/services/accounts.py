@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mailops.manifest import Accounts, Directory
-from mailops.services.service import At, Service
+from mailops.services.service import At, Service, Tie
 from mailops.site import Site
 
 
@@ -20,6 +20,7 @@ def service(at: At) -> Service:
             Directory(f"{site.vault}/db", 0o750, "root", "mailauth"),
             Directory(f"{site.vault}/senders", 0o750, "root", "_rspamd"),
         ),
+        ties=(Tie("mailops-accounts.timer"), Tie("mailops-accounts.service")),
         attributes={"/usr/bin/mailcfg": (0o755, "root", "root")},
         accounts=Accounts(
             database=database(site),

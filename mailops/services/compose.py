@@ -10,7 +10,7 @@ from typing import Any
 from mailops.errors import BAD_INPUT, MailopsError
 from mailops.manifest import Directory, File, Manifest
 from mailops.roles import ROLES
-from mailops.services import render
+from mailops.services import render, tied
 from mailops.services.names import names
 from mailops.services.service import LOCAL, PLAIN, At, Service
 from mailops.site import Host, Secret, Site
@@ -57,10 +57,12 @@ def _service(name: str, at: At) -> Service:
 
 def _files(services: Mapping[str, Service], at: At) -> tuple[File, ...]:
     """Those of the templates and the services' own, by path."""
-    known = names(at)
+    ties = [tie for part in services.values() for tie in part.ties]
+    known = names(at) | tied.names(ties)
     for part in services.values():
         known |= part.names
     files = [file for part in services.values() for file in part.files]
+    files += tied.files(ties, at.site.vault, known.get("queue_directory", ""))
     for name, part in services.items():
         folders = (f"{name}/any", f"{name}/debian{at.release}")
         files += [_file(part, path, content) for path, content in render.tree(folders, known).items()]

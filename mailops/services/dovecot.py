@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mailops.manifest import Directory, Probe, Unit, User
 from mailops.services import accounts, certificate, queue
-from mailops.services.service import LOCAL, At, Service, quiet
+from mailops.services.service import LOCAL, At, Service, Tie, quiet
 from mailops.site import Site
 
 UNIT = "dovecot.service"
@@ -38,6 +38,7 @@ def service(at: At) -> Service:
             Directory(f"{site.sieve_root}/after.d", 0o755, "vmail", "vmail"),
         ),
         units=(Unit(UNIT, ("/etc/dovecot", certificate.FOLDER), "reload", checks=_checks(site)),),
+        ties=(Tie("dovecot.socket"), Tie(UNIT, queue=True)),
         probes=_probes(site),
         # Dovecot compiles the scripts as vmail and puts the result beside them.
         attributes={f"{site.sieve_root}/": sieve},

@@ -6,7 +6,7 @@ from typing import Any
 
 from mailops.manifest import Probe, Unit, User
 from mailops.services import accounts, certificate, dovecot
-from mailops.services.service import LOCAL, At, Service, quiet
+from mailops.services.service import LOCAL, At, Service, Tie, quiet
 from mailops.site import Host, Site
 
 UNIT = "postfix.service"
@@ -35,10 +35,16 @@ def service(at: At) -> Service:
         # It may read the accounts.
         users=(User("postfix", groups=("mailauth",)),),
         units=(Unit(UNIT, ("/etc/postfix", certificate.FOLDER), "reload", checks=CHECKS),),
+        ties=tuple(Tie(unit, queue=True) for unit in _units(at.release)),
         probes=_probes(at.site),
         additions=ADDITIONS,
         names=_names(at),
     )
+
+
+def _units(release: int) -> tuple[str, ...]:
+    """On Debian 12 its daemons run in an instance, for which the unit of its name only stands."""
+    return (UNIT, "postfix@.service") if release == 12 else (UNIT,)
 
 
 def _names(at: At) -> dict[str, Any]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from mailops.services.service import At, Service
+from mailops.services.service import At, Service, Tie
 
 # Postfix's queue_directory.
 FOLDER = "/var/spool/postfix"
 
 
 def service(at: At) -> Service:
-    return Service(packages=("bindfs",), names={"queue_directory": FOLDER})
+    return Service(packages=("bindfs",), ties=(Tie("mailops-queue.service"),), names={"queue_directory": FOLDER})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mailops.manifest import Directory, Probe, Unit
-from mailops.services.service import LOCAL, At, Service
+from mailops.services.service import LOCAL, At, Service, Tie
 from mailops.site import Site
 
 UNIT = "redis-server.service"
@@ -17,6 +17,7 @@ def service(at: At) -> Service:
         # What Redis makes here belongs to vmail (see mailops-vault.service) and, by the directory, to group redis.
         directories=(Directory(f"{at.site.vault}/redis", 0o2770, "redis", "redis"),),
         units=(Unit(UNIT, ("/etc/redis",), "restart", checks=(_check(at.site),)),),
+        ties=(Tie(UNIT),),
         probes=(Probe("redis", options={"socket": SOCKET}, service=UNIT),),
         attributes={CONF: (0o640, "root", "redis")},
         additions={CONF: (f"{LOCAL}/redis/redis.conf", "append")},

@@ -6,7 +6,7 @@ import shlex
 
 from mailops.manifest import Probe, Source, Unit, User
 from mailops.services import apt, queue
-from mailops.services.service import LOCAL, At, Service
+from mailops.services.service import LOCAL, At, Service, Tie
 
 UNIT = "rspamd.service"
 # Its milters, below the queue directory: for what strangers send, and for what the site itself sends.
@@ -33,6 +33,7 @@ def service(at: At) -> Service:
         # It may open Redis's socket.
         users=(User("_rspamd", groups=("redis",)),),
         units=(Unit(UNIT, ("/etc/rspamd", CONSOLE), "reload", checks=(CHECK,), warm=_warm(at.release)),),
+        ties=(Tie(UNIT, queue=True),),
         probes=(Probe("milter", options=sockets, service=UNIT),),
         files=tuple(file for source in sources for file in apt.files(source, key)),
         attributes={

@@ -18,6 +18,16 @@ PLAIN = (0o644, "root", "root")
 Attributes = tuple[int, str, str]  # mode, owner, group
 
 
+class Tie(NamedTuple):
+    """A unit that runs only while the vault is open: never at boot, and it stops when the vault goes away.
+
+    `queue`: and while what the vault holds of the mail queue is shown in its place.
+    """
+
+    unit: str
+    queue: bool = False
+
+
 class At(NamedTuple):
     """Where a service is to run."""
 
@@ -41,6 +51,7 @@ class Service(NamedTuple):
     users: tuple[manifest.User, ...] = ()
     directories: tuple[manifest.Directory, ...] = ()
     units: tuple[manifest.Unit, ...] = ()
+    ties: tuple[Tie, ...] = ()
     probes: tuple[manifest.Probe, ...] = ()
     # Files that no template makes.
     files: tuple[manifest.File, ...] = ()

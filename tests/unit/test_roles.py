@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import configparser
 import dataclasses
 import json
 import re
@@ -154,17 +153,22 @@ def test_a_role_that_is_not_there_yet_says_so() -> None:
 def test_every_mail_unit_is_bound_to_the_vault(release: int) -> None:
     made = manifest(release=release)
     for unit in (*MAIL_UNITS, *(["postfix@.service"] if release == 12 else [])):
-        drop_in = text(made, f"/etc/systemd/system/{unit}.d/mailops.conf")
-        parsed = configparser.ConfigParser(strict=False, interpolation=None)
-        parsed.read_string(drop_in)
-        assert "mailops-vault.service" in parsed["Unit"]["BindsTo"].split(), unit
-        assert "mailops-vault.service" in parsed["Unit"]["After"].split(), unit
-        assert "AssertPathIsMountPoint=/vault" in drop_in.splitlines(), unit
+        lines = text(made, f"/etc/systemd/system/{unit}.d/mailops-vault.conf").splitlines()
+        assert {"BindsTo=mailops-vault.service", "After=mailops-vault.service"} <= {*lines}, unit
+        assert "AssertPathIsMountPoint=/vault" in lines, unit
+        assert ("LimitCORE=0" in lines) == unit.endswith(".service"), unit
         # They have sockets in the queue directory; bound to its unit they would not come back with it.
         if unit in {"postfix.service", "postfix@.service", "dovecot.service", "rspamd.service"}:
-            assert "mailops-queue.service" in parsed["Unit"]["Requires"].split(), unit
-            assert "mailops-queue.service" in parsed["Unit"]["After"].split(), unit
-            assert "AssertPathIsMountPoint=/var/spool/postfix" in drop_in.splitlines(), unit
+            assert {"Requires=mailops-queue.service", "After=mailops-queue.service"} <= {*lines}, unit
+            assert "AssertPathIsMountPoint=/var/spool/postfix" in lines, unit
+    # Whatever is tied to the vault stops when gocryptfs dies, and whatever has sockets in the queue with that.
+    vault = text(made, "/etc/systemd/system/mailops-vault.service")
+    (stop,) = re.findall(r"^ExecStopPost=\S*systemctl stop (.*)$", vault, re.MULTILINE)
+    assert {unit for unit in MAIL_UNITS if unit.endswith(".service")} < {*stop.split()}
+    queue = text(made, "/etc/systemd/system/mailops-queue.service")
+    (kill,) = re.findall(r"^ExecStopPost=\S*systemctl kill --signal=KILL (.*)$", queue, re.MULTILINE)
+    instances = {"postfix@*.service"} if release == 12 else set()
+    assert {*kill.split()} == {"postfix.service", "dovecot.service", "rspamd.service"} | instances
     assert "[Install]" not in text(made, "/etc/systemd/system/mailops-vault.service").splitlines()
     assert all(service.mail for service in made.services)
 

@@ -22,6 +22,7 @@ def service(at: At) -> Service:
         ),
         ties=(Tie("mailops-accounts.timer"), Tie("mailops-accounts.service")),
         attributes={"/usr/bin/mailcfg": (0o755, "root", "root")},
+        names={"database": database(site)},
         accounts=Accounts(
             database=database(site),
             domains=site.mail_domains,

@@ -13,5 +13,6 @@ KEY = f"{FOLDER}/privkey.pem"
 def service(at: At) -> Service:
     return Service(
         packages=("openssl", "ca-certificates"),
+        names={"tls_chain": CHAIN, "tls_key": KEY},
         certificates=(Certificate((at.site.mail_server_hostname,), CHAIN, KEY),),
     )

@@ -9,9 +9,9 @@ from mailops.site import Site
 
 UNIT = "dovecot.service"
 CONF = "/etc/dovecot/dovecot.conf"
-# Its sockets for Postfix.
-AUTH = f"{queue.FOLDER}/private/auth"
-LMTP = f"{queue.FOLDER}/private/dovecot-lmtp"
+# Its sockets for Postfix, below the queue directory.
+AUTH = "private/auth"
+LMTP = "private/dovecot-lmtp"
 # Where it hands over what sieve scripts send; on loopback alone.
 RESEND_PORT = 10025
 
@@ -44,7 +44,7 @@ def service(at: At) -> Service:
         attributes={f"{site.sieve_root}/": sieve},
         additions={CONF: (f"{LOCAL}/dovecot/dovecot.conf", "append")},
         places={"/vault/sieve/": f"{site.sieve_root}/"},
-        names={"resend_port": RESEND_PORT},
+        names={"auth_socket": AUTH, "lmtp_socket": LMTP, "resend_port": RESEND_PORT},
     )
 
 
@@ -54,7 +54,7 @@ def _probes(site: Site) -> tuple[Probe, ...]:
         Probe("imaps", 993, tls, UNIT),
         Probe("login", 993, tls, UNIT, when=UNIT),  # takes 2 s
         Probe("managesieve", 4190, tls, UNIT),
-        Probe("lmtp", options=accounts.local(site) | {"socket": LMTP}, service=UNIT),
+        Probe("lmtp", options=accounts.local(site) | {"socket": f"{queue.FOLDER}/{LMTP}"}, service=UNIT),
     )
 
 

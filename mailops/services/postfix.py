@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from mailops.manifest import Probe, Unit, User
-from mailops.services import accounts, certificate, dovecot
+from mailops.services import accounts, certificate, dovecot, queue
 from mailops.services.service import LOCAL, At, Service, Tie, quiet
 from mailops.site import Host, Site
 
@@ -75,7 +75,7 @@ def _senders(site: Site, others: list[Host]) -> dict[str, str]:
 
 def _probes(site: Site) -> tuple[Probe, ...]:
     tls = {"certificate": certificate.CHAIN}
-    login = tls | {"login": dovecot.AUTH}
+    login = tls | {"login": f"{queue.FOLDER}/{dovecot.AUTH}"}
     return (
         Probe("smtp", 25, tls | accounts.local(site) | {"srs": site.domain}, UNIT),
         Probe("submission", 587, login, UNIT),

@@ -19,6 +19,7 @@ def service(at: At) -> Service:
         units=(Unit(UNIT, ("/etc/redis",), "restart", checks=(_check(at.site),)),),
         ties=(Tie(UNIT),),
         probes=(Probe("redis", options={"socket": SOCKET}, service=UNIT),),
+        names={"redis_socket": SOCKET},
         attributes={CONF: (0o640, "root", "redis")},
         additions={CONF: (f"{LOCAL}/redis/redis.conf", "append")},
     )

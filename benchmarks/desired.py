@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.lab import BENCH, House
-from mailops import secrets, site
+from mailops import secrets
 from mailops.lab.layout import write
 from mailops.manifest import Manifest
 from mailops.services.compose import manifest_for
+from mailops.site import reader
 
 FOLDER = BENCH / "desired"
 
@@ -31,7 +32,7 @@ def write_down(house: House) -> Path:
 
 
 def manifest(house: House) -> Manifest:
-    wanted = site.load(house.sites[0])
+    wanted = reader.load(house.sites[0])
     facts = {"release": house.release, "mailhost_certificate": ""}
     return manifest_for(wanted, wanted.hosts["mail"], facts, secrets.resolve)
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mailops.site import Host, Site
+    from mailops.site.model import Host, Site
 
 
 def folder(name: str) -> Path | None:

@@ -23,7 +23,7 @@ from mailops.background import Background
 from mailops.errors import BAD_INPUT, DISTRUSTED, UNREACHABLE, MailopsError, Untouched
 from mailops.questions import Questions
 from mailops.shapes import Odd
-from mailops.site import Host, Site
+from mailops.site.model import Host, Site
 
 SILENCE = 60.0  # seconds; the agent says something at least every ten
 SUDO_PATIENCE = 20.0  # seconds for sudo to take or refuse a password

@@ -17,7 +17,7 @@ from mailops.errors import BAD_INPUT, DIFFERENT, DISTRUSTED, MailopsError
 from mailops.manifest import File, Manifest
 from mailops.roles import MADE
 from mailops.services.compose import manifest_for
-from mailops.site import Host, Site
+from mailops.site.model import Host, Site
 
 
 @dataclass

@@ -8,13 +8,12 @@ import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from mailops import site as sites
-from mailops import site_file
 from mailops.errors import BAD_INPUT, MailopsError
 from mailops.remote.accounts import table
 from mailops.remote.dkim import SELECTOR, zone_lines
 from mailops.roles import having
-from mailops.site import Site
+from mailops.site import edit, reader
+from mailops.site.model import Site
 
 if TYPE_CHECKING:
     from mailops.connection import Machine
@@ -106,7 +105,7 @@ def prepare_on(machine: Machine, selector: str, why: str) -> None:
     site = machine.site
     answer = machine.call("dkim", {"make": selector})
     if site.dkim_selector_next != selector:
-        site_file.set_value(site.path, ("dkim_selector_next",), selector)
+        edit.set_value(site.path, ("dkim_selector_next",), selector)
     print(f"the next selector is {selector}, {why}; {site.path.name} has it as dkim_selector_next")
     if not any(line.startswith("DKIM key") for line in answer["made"]):
         print("its keys were there already and are kept")
@@ -169,7 +168,7 @@ def _switch(site: Site, push: Callable[[Site], object]) -> None:
     old, new = site.dkim_selector, site.dkim_selector_next
     try:
         _write(site, new, "")
-        push(sites.load(site.path))
+        push(reader.load(site.path))
     except BaseException:
         _write(site, old, new)
         print(f"{site.path.name} says {old or 'no selector'} again, as before")
@@ -177,8 +176,8 @@ def _switch(site: Site, push: Callable[[Site], object]) -> None:
 
 
 def _write(site: Site, current: str, following: str) -> None:
-    site_file.set_value(site.path, ("dkim_selector",), current)
-    site_file.set_value(site.path, ("dkim_selector_next",), following)
+    edit.set_value(site.path, ("dkim_selector",), current)
+    edit.set_value(site.path, ("dkim_selector_next",), following)
 
 
 def _state(site: Site, key: Key) -> str:

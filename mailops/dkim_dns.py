@@ -19,7 +19,7 @@ import dns.rrset
 
 from mailops import printable
 from mailops.remote.dkim import record_name
-from mailops.site import Site
+from mailops.site.model import Site
 
 PORT = 53
 UDP_TRIES = (2.0, 3.0)  # seconds

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from mailops import connection, secrets
-from mailops import site as sites
 from mailops.connection import Machine
 from mailops.errors import BAD_INPUT, DISTRUSTED, MailopsError
 from mailops.report import Report
 from mailops.roles import ROLES, having
-from mailops.site import Host, Site
+from mailops.site import place, reader
+from mailops.site.model import Host, Site
 
 Work = Callable[[Machine], dict[str, Any]]
 Show = Callable[[str, dict[str, Any]], None]
@@ -27,14 +27,14 @@ Show = Callable[[str, dict[str, Any]], None]
 
 def load() -> Site:
     """The site of this folder, or of $MAILOPS_SITE; MailopsError lists everything that is wrong with it."""
-    path = sites.find()
+    path = place.find()
     state = path.stat()
     return _load(path, state.st_ino, state.st_mtime_ns, state.st_size)
 
 
 @cache
 def _load(path: Path, *state: int) -> Site:
-    return sites.load(path)
+    return reader.load(path)
 
 
 def begin(config: Any, roles: tuple[str, ...]) -> None:

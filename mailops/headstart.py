@@ -13,9 +13,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from mailops import cache, site, tcp
+from mailops import cache, tcp
 from mailops.background import Background
 from mailops.errors import MailopsError
+from mailops.site.place import find
 
 if TYPE_CHECKING:
     from mailops.wire import Transport
@@ -87,11 +88,11 @@ def remember(place: Place) -> None:
 
 def _words() -> str:
     """What was typed, and for which site, as a name; MailopsError without a site."""
-    return hashlib.sha256("\0".join([str(site.find().resolve()), *sys.argv[1:]]).encode()).hexdigest()[:32]
+    return hashlib.sha256("\0".join([str(find().resolve()), *sys.argv[1:]]).encode()).hexdigest()[:32]
 
 
 def _state() -> list[list[int]]:
     """What a file is known by, of all that decide where the words lead."""
-    files = [site.find(), Path("~/.ssh/config").expanduser(), Path("/etc/ssh/ssh_config")]
+    files = [find(), Path("~/.ssh/config").expanduser(), Path("/etc/ssh/ssh_config")]
     states = [os.stat(path) for path in files if path.exists()]
     return [[state.st_ino, state.st_mtime_ns, state.st_size] for state in states]

@@ -6,8 +6,9 @@ import gc
 import sys
 from typing import Any
 
-from mailops import __version__, headstart, site
+from mailops import __version__, headstart
 from mailops.errors import MailopsError
+from mailops.site.place import find
 
 # What a command loads is a hundred thousand objects, none of them garbage; to look for it takes a tenth of the time.
 gc.set_threshold(100_000)
@@ -61,6 +62,6 @@ def _run(program: Any) -> None:
 
 def _has_site() -> bool:
     try:
-        return bool(site.find())
+        return bool(find())
     except MailopsError:
         return False

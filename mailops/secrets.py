@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from mailops.errors import BAD_INPUT, MailopsError
-from mailops.site import Secret
+from mailops.site.model import Secret
 
 # A password manager may wait for its own passphrase, a touch, a phone.
 _COMMAND_SECONDS = 300

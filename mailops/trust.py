@@ -5,9 +5,10 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from mailops import fleet, site_file
+from mailops import fleet
 from mailops.connection import PinnedConnection, fingerprint, parse_key
 from mailops.errors import BAD_INPUT, UNREACHABLE, MailopsError
+from mailops.site import edit
 
 
 def trust(c: Any, name: str, expected: str = "") -> None:
@@ -30,7 +31,7 @@ def trust(c: Any, name: str, expected: str = "") -> None:
     print(f"{name}: shows now      {found}")
     if not expected:
         _agree(name)
-    site_file.set_value(site.path, ("hosts", name, "host_key"), pin)
+    edit.set_value(site.path, ("hosts", name, "host_key"), pin)
     print(f"{name}: pinned in {site.path.name}")
 
 

@@ -18,7 +18,7 @@ from tomlkit.items import InlineTable
 
 from mailops.errors import BAD_INPUT
 from mailops.lab.layout import OUTSIDE, LabError
-from mailops.site import Site
+from mailops.site.model import Site
 
 NEWEST = 13  # the Debian of a host that does not say
 

@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from mailops import site as sites
 from mailops.errors import BAD_INPUT, MailopsError
 from mailops.lab.layout import BASE
+from mailops.site import reader
 
 KEPT = "MAILOPS_LAB,MAILOPS_LAB_DIR,MAILOPS_SITE"
 
@@ -20,7 +20,7 @@ def up() -> None:
     from mailops.lab import replica
 
     source = _source()
-    sites.load(source)  # a site that is wrong is told of before a machine is made
+    reader.load(source)  # a site that is wrong is told of before a machine is made
     hosts_file = replica.up(source, replica.default_name(), _say)
     status(as_json=False)
     print(f"\nThe replica's site file, for the tasks that follow:\n  export MAILOPS_SITE={hosts_file}")

@@ -17,13 +17,12 @@ from email.message import EmailMessage
 from pathlib import Path
 from typing import TypeVar
 
-from mailops import site as sites
-from mailops import site_file
 from mailops.errors import MailopsError
 from mailops.lab import demo, demo_packages, demo_remove, layout, replica
 from mailops.lab.demo_mail import Account, connects, parse
 from mailops.lab.demo_screen import Screen
-from mailops.site import Host, Site
+from mailops.site import edit, reader
+from mailops.site.model import Host, Site
 
 T = TypeVar("T")
 
@@ -76,7 +75,7 @@ class Demo:
         self.choose_release()
         self.fab("lab.up")
         self.set("MAILOPS_SITE", str(self.lab.hosts_file))
-        self.site: Site = sites.load(self.lab.hosts_file)
+        self.site: Site = reader.load(self.lab.hosts_file)
         self.mail: Host = next(host for host in self.site.hosts.values() if host.role == "mailhost")
         self.user = next(
             (user.email for user in self.site.mail_users if self.is_a_person(user.email)), self.site.admin_email
@@ -154,11 +153,11 @@ class Demo:
     def choose_release(self) -> None:
         """hosts.toml as it is, or a copy of it with the other release for the mailhost."""
         hosts_toml = demo.PROJECT / "hosts.toml"
-        name, mailhost = next(pair for pair in sites.load(hosts_toml).hosts.items() if pair[1].role == "mailhost")
+        name, mailhost = next(pair for pair in reader.load(hosts_toml).hosts.items() if pair[1].role == "mailhost")
         if mailhost.debian != self.release:
             copy = demo.VENV / "demo-hosts.toml"
             shutil.copyfile(hosts_toml, copy)
-            site_file.set_value(copy, ("hosts", name, "debian"), self.release)
+            edit.set_value(copy, ("hosts", name, "debian"), self.release)
             self.screen.note(f"(a copy of hosts.toml with debian = {self.release} for {name})")
             self.set("MAILOPS_SITE", str(copy.relative_to(demo.PROJECT)))
 

@@ -15,7 +15,8 @@ from mailops.lab.layout import OUTSIDE, Lab, LabError, locked, write
 from mailops.lab.machine import Machine, chroot, machines, put
 from mailops.lab.running import is_on, run, wait_for_ssh
 from mailops.lab.zones import Record
-from mailops.site import Site, load
+from mailops.site.model import Site
+from mailops.site.reader import load
 
 FOLDER = "/etc/knot/zones"
 

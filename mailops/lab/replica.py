@@ -17,7 +17,7 @@ from mailops.lab.layout import FIRST_HOST_NUMBER, OUTSIDE, OUTSIDE_NUMBER, Lab, 
 from mailops.lab.machine import Machine, lay_out, machines
 from mailops.lab.outside import furnish_world, wait_for_services
 from mailops.lab.zones import STRANGER_MX
-from mailops.site import load
+from mailops.site.reader import load
 
 DEFAULT_NAME = "lab"
 SUITES = {"bookworm": "12", "trixie": "13"}

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from mailops.lab.layout import LabError
-from mailops.site import Site
+from mailops.site.model import Site
 
 STRANGER_DOMAIN = "elsewhere.test"
 STRANGER_MX = f"mx.{STRANGER_DOMAIN}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mailops.manifest import Accounts, Directory
 from mailops.services.service import At, Service, Tie
-from mailops.site import Site
+from mailops.site.model import Site
 
 
 def database(site: Site) -> str:

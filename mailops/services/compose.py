@@ -13,7 +13,7 @@ from mailops.roles import ROLES
 from mailops.services import render, tied
 from mailops.services.names import names
 from mailops.services.service import LOCAL, PLAIN, At, Service
-from mailops.site import Host, Secret, Site
+from mailops.site.model import Host, Secret, Site
 
 
 def manifest_for(site: Site, host: Host, facts: Mapping[str, Any], secrets: Callable[[Secret], str]) -> Manifest:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mailops.manifest import Directory, Dkim
 from mailops.services.service import At, Service
-from mailops.site import Site
+from mailops.site.model import Site
 
 
 def service(at: At) -> Service:

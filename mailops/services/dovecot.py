@@ -5,7 +5,7 @@ from __future__ import annotations
 from mailops.manifest import Directory, Probe, Unit, User
 from mailops.services import accounts, certificate, queue
 from mailops.services.service import LOCAL, At, Service, Tie, quiet
-from mailops.site import Site
+from mailops.site.model import Site
 
 UNIT = "dovecot.service"
 CONF = "/etc/dovecot/dovecot.conf"

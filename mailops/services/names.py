@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from mailops.services.service import At
-from mailops.site import Host
-from mailops.site_defaults import values
+from mailops.site.defaults import values
+from mailops.site.model import Host
 
 
 def names(at: At) -> dict[str, Any]:

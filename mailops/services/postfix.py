@@ -7,7 +7,7 @@ from typing import Any
 from mailops.manifest import Probe, Unit, User
 from mailops.services import accounts, certificate, dovecot, queue
 from mailops.services.service import LOCAL, At, Service, Tie, quiet
-from mailops.site import Host, Site
+from mailops.site.model import Host, Site
 
 UNIT = "postfix.service"
 # Where it sends once more to itself what an alias leads elsewhere; on loopback alone.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mailops.manifest import Directory, Probe, Unit
 from mailops.services.service import LOCAL, At, Service, Tie
-from mailops.site import Site
+from mailops.site.model import Site
 
 UNIT = "redis-server.service"
 SOCKET = "/run/redis/redis-server.sock"

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from mailops import manifest
-from mailops.site import Host, Secret, Site
+from mailops.site.model import Host, Secret, Site
 
 # Where the administrator's own additions are, in files that mailops never writes.
 LOCAL = "/etc/mailops/local"

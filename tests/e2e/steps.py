@@ -15,11 +15,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from mailops import connection, converge, site
+from mailops import connection, converge
 from mailops.connection import Machine
 from mailops.errors import MailopsError
 from mailops.lab import replica
 from mailops.manifest import Manifest
+from mailops.site import reader
 from tests.e2e.house import House
 
 FOLDER = "/var/tmp/steps"  # where this computer sees it as well
@@ -184,7 +185,7 @@ class Laptop:
 
     def __init__(self, house: House, name: str) -> None:
         self.house = house
-        self.site = site.load(house.hosts_toml)
+        self.site = reader.load(house.hosts_toml)
         self.host = self.site.hosts[name]
         self.said: list[str] = []
         self.machine: Machine | None = None

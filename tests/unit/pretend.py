@@ -11,7 +11,7 @@ from typing import Any
 from mailops.connection import Answers
 from mailops.errors import MailopsError
 from mailops.report import Report
-from mailops.site import Host, Site
+from mailops.site.model import Host, Site
 from tests.unit.test_site import GOOD
 
 Agent = Callable[..., Any]

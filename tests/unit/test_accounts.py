@@ -26,7 +26,7 @@ from mailops.errors import MailopsError
 from mailops.remote import account_commands, account_rows, accounts, crypt, database, machine, senders, sessions, shell
 from mailops.remote.account_commands import Place
 from mailops.remote.errors import AgentError
-from mailops.site import Secret, User
+from mailops.site.model import Secret, User
 
 HASH = crypt.hash_password("initial")
 OTHER = crypt.hash_password("other")

@@ -26,11 +26,11 @@ import pytest
 
 from mailops import dkim as laptop
 from mailops import dkim_dns
-from mailops import site as sites
 from mailops.errors import MailopsError
 from mailops.remote import dkim, machine
 from mailops.remote.errors import AgentError
-from mailops.site import Site
+from mailops.site import reader
+from mailops.site.model import Site
 
 DOMAINS = ["example.test", "second.test"]
 SERVERS = {"ns1.example.test": "127.0.53.1", "ns2.example.test": "127.0.53.2"}
@@ -251,7 +251,7 @@ def file(tmp_path: Path) -> Path:
 @pytest.fixture
 def far(file: Path, here: dict[str, Any]) -> Any:
     dkim.converge(here["dkim"], None)
-    return Machine(sites.load(file))
+    return Machine(reader.load(file))
 
 
 TODAY = datetime.date(2026, 11, 23)
@@ -288,11 +288,11 @@ def test_prepare_makes_keys_and_writes_hosts_toml(far: Any, file: Path, capsys: 
     assert "202701._domainkey.second.test. IN TXT (" in said
     assert "202611._domainkey" not in said
     written = file.read_text()
-    assert sites.load(file).dkim_selector_next == "202701"
+    assert reader.load(file).dkim_selector_next == "202701"
     assert set(HOSTS_TOML.splitlines()) - set(written.splitlines()) <= {
         '# dkim_selector_next = "202701"   # `fab dkim.prepare` writes it'
     }
-    again: Any = Machine(sites.load(file))
+    again: Any = Machine(reader.load(file))
     laptop.prepare_on(again, "202701", "as you asked")
     assert "there already" in capsys.readouterr().out
     assert file.read_text() == written
@@ -308,7 +308,7 @@ def test_prepare_leaves_hosts_toml_alone_when_the_machine_cannot(far: Any, file:
 def test_ls_marks_what_each_key_is_for(far: Any, file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     laptop.prepare_on(far, "202701", "as you asked")
     dkim.call({"make": "202001"}, None)
-    after: Any = Machine(sites.load(file))
+    after: Any = Machine(reader.load(file))
     capsys.readouterr()
     laptop.show(after)
     said = capsys.readouterr().out
@@ -408,7 +408,7 @@ def ready(far: Any, file: Path, capsys: pytest.CaptureFixture[str]) -> Any:
     """A machine whose next keys are prepared, and not published."""
     laptop.prepare_on(far, "202701", "as you asked")
     capsys.readouterr()
-    return Machine(sites.load(file))
+    return Machine(reader.load(file))
 
 
 def publish(servers: list[Server], far: Any, edit: Callable[[str], str] = txt) -> None:
@@ -441,14 +441,14 @@ def test_rotate_after_publishing_switches_and_pushes(
     pushed: list[Site] = []
     laptop.rotate_on(ready, pushed.append)
     assert [(site.dkim_selector, site.dkim_selector_next) for site in pushed] == [("202701", "")]
-    assert sites.load(file).dkim_selector == "202701"
+    assert reader.load(file).dkim_selector == "202701"
     assert "# Keys follow a year-month pattern." in file.read_text()
     assert "# since autumn" in file.read_text()
     assert "Leave the 202611 records" in capsys.readouterr().out
     assert len(ready.call("dkim", {})["keys"]) == 4
     direct = [rd for server in servers for name, rd in server.asked if "_domainkey" in name and not rd]
     assert len(direct) >= 4, "the servers themselves were asked, without recursion"
-    after: Any = Machine(sites.load(file))
+    after: Any = Machine(reader.load(file))
     with pytest.raises(MailopsError, match="no dkim_selector_next"):
         laptop.rotate_on(after, pushed.append)
 
@@ -471,7 +471,7 @@ def test_force_warns_and_switches(
 ) -> None:
     laptop.rotate_on(ready, lambda site: None, force=True)
     assert "warning: the 202701 keys are not published" in capsys.readouterr().out
-    assert sites.load(file).dkim_selector == "202701"
+    assert reader.load(file).dkim_selector == "202701"
 
 
 def test_rotate_without_keys_or_without_next(far: Any, file: Path) -> None:
@@ -479,7 +479,7 @@ def test_rotate_without_keys_or_without_next(far: Any, file: Path) -> None:
         laptop.rotate_on(far, lambda site: None)
     assert caught.value.code == 2
     file.write_text(HOSTS_TOML.replace("# dkim_selector_next", "dkim_selector_next"))
-    without: Any = Machine(sites.load(file))
+    without: Any = Machine(reader.load(file))
     with pytest.raises(MailopsError, match=r"no 202701 key yet for example\.test, second\.test"):
         laptop.rotate_on(without, lambda site: None)
 

@@ -10,7 +10,7 @@ import pytest
 from mailops.lab import blueprint
 from mailops.lab.blueprint import Place
 from mailops.lab.layout import LabError
-from mailops.site import load
+from mailops.site.reader import load
 
 SITE = """# Our site
 domain = "example.test"  # the first one

@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from mailops import openpgp
+from mailops.site import openpgp
 
 # Made by gpg --quick-gen-key for these tests; nobody has its other half any more.
 KEY = """\

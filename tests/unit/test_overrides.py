@@ -11,16 +11,16 @@ from typing import Any
 
 import pytest
 
-from mailops import site, site_defaults, site_file
 from mailops.lab import blueprint
 from mailops.roles import MADE
 from mailops.services.compose import manifest_for
-from mailops.site import Host, Override, Site
-from mailops.site_override import WORKED_OUT
+from mailops.site import defaults, edit, reader
+from mailops.site.model import Host, Override, Site
+from mailops.site.override import WORKED_OUT
 from tests.unit.test_site import GOOD, TOP, _load, _problems
 
 RELEASES = (12, 13)
-KNOWN = [(role, name) for role in MADE for name in site_defaults.of(role)]
+KNOWN = [(role, name) for role in MADE for name in defaults.of(role)]
 
 SITE, MAIL, BACKUP = "override", "hosts.mail.override", "hosts.backup.override"
 
@@ -196,9 +196,9 @@ relay_email = "User@second.test"
     mail, backup = loaded.hosts.values()
     assert mail.override == {"message_size_limit": 2000000}
     assert backup.override == {"relay_email": "user@second.test"}
-    assert site_defaults.values(loaded, mail)["message_size_limit"] == 2000000
-    assert site_defaults.values(loaded, backup)["message_size_limit"] == 1000000
-    assert "rspamd_reject" not in site_defaults.values(loaded, backup)
+    assert defaults.values(loaded, mail)["message_size_limit"] == 2000000
+    assert defaults.values(loaded, backup)["message_size_limit"] == 1000000
+    assert "rspamd_reject" not in defaults.values(loaded, backup)
 
 
 def test_nothing_is_overridden_by_default(tmp_path: Path) -> None:
@@ -206,7 +206,7 @@ def test_nothing_is_overridden_by_default(tmp_path: Path) -> None:
     assert loaded.override == {}
     for host in loaded.hosts.values():
         assert host.override == {}
-        assert site_defaults.values(loaded, host) == site_defaults.of(host.role)
+        assert defaults.values(loaded, host) == defaults.of(host.role)
         assert loaded.seen_by(host) is loaded
 
 
@@ -239,7 +239,7 @@ def test_every_variable_reaches_a_file(tmp_path: Path, role: str, name: str) -> 
     beside: dict[str, Override] = {"rspamd_greylist": True, "redis_maxmemory_policy": "1gb"}
     needed = {"rspamd_greylist": "greylisting", "redis_maxmemory_policy": "redis_maxmemory"}
     before: dict[str, Override] = {needed[name]: beside[name]} if name in needed else {}
-    value = other_than(site_defaults.of(role)[name])
+    value = other_than(defaults.of(role)[name])
     for release in RELEASES:
         old = rendered(loaded, host, release, before)
         new = rendered(loaded, host, release, {**before, name: value})
@@ -255,11 +255,11 @@ def test_the_tables_are_good_tables() -> None:
     fields = set(Site.__dataclass_fields__) | set(Host.__dataclass_fields__)
     kinds: dict[str, type] = {}
     for role in MADE:
-        for name, value in site_defaults.of(role).items():
+        for name, value in defaults.of(role).items():
             assert kinds.setdefault(name, type(value)) is type(value), f"{name} is of two kinds"
             assert name not in fields, name
             assert name not in WORKED_OUT, name
-    assert site_defaults.of("webmail") == {}
+    assert defaults.of("webmail") == {}
 
 
 @pytest.mark.parametrize("release", RELEASES)
@@ -342,15 +342,15 @@ def test_values_of_the_site_are_written_beside_overrides(tmp_path: Path, text: s
     """dkim rotation and `fab trust` write hosts.toml."""
     path = tmp_path / "hosts.toml"
     path.write_text(text)
-    before = site.load(path)
-    site_file.set_value(path, ("dkim_selector_next",), "202701")
-    site_file.set_value(path, ("hosts", "backup", "port"), 2222)
-    after = site.load(path)
+    before = reader.load(path)
+    edit.set_value(path, ("dkim_selector_next",), "202701")
+    edit.set_value(path, ("hosts", "backup", "port"), 2222)
+    after = reader.load(path)
     assert after.dkim_selector_next == "202701"
     assert after.hosts["backup"].port == 2222
     assert (after.override, after.hosts["backup"].override) == (before.override, before.hosts["backup"].override)
-    site_file.set_value(path, ("dkim_selector_next",), None)
-    site_file.set_value(path, ("hosts", "backup", "port"), None)
+    edit.set_value(path, ("dkim_selector_next",), None)
+    edit.set_value(path, ("hosts", "backup", "port"), None)
     assert path.read_text() == text
 
 

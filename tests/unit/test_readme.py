@@ -11,7 +11,7 @@ import pytest
 from invoke.parser import ParserContext
 
 from mailops import errors
-from mailops.site_reader import HOST_KEYS, SITE_KEYS
+from mailops.site.reader import HOST_KEYS, SITE_KEYS
 from tasks import namespace
 
 PROJECT = Path(__file__).parents[2]

@@ -14,7 +14,7 @@ from mailops.errors import BAD_INPUT, MailopsError
 from mailops.manifest import File, Manifest
 from mailops.services import render
 from mailops.services.compose import manifest_for
-from mailops.site import LOCAL_ADMIN_ALIASES, Alias, Host, Secret, Site, Upstream, User
+from mailops.site.model import LOCAL_ADMIN_ALIASES, Alias, Host, Secret, Site, Upstream, User
 
 RELEASES = (12, 13)
 HOSTS = {

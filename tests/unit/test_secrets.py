@@ -16,7 +16,7 @@ import pytest
 from mailops import secrets
 from mailops.errors import BAD_INPUT, MailopsError
 from mailops.remote import vault
-from mailops.site import Secret
+from mailops.site.model import Secret
 
 VALUE = "correct horse"
 

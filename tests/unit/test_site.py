@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from mailops import openpgp, site
 from mailops.errors import BAD_INPUT, MailopsError
-from mailops.site import Alias, Secret, Site, SiteError
+from mailops.site import openpgp, place, reader
+from mailops.site.model import Alias, Secret, Site, Upstream
+from mailops.site.problems import SiteError
 from tests.unit.test_openpgp import FINGERPRINT, KEY
 
 SPACED = " ".join(FINGERPRINT[at : at + 4].lower() for at in range(0, 40, 4))
@@ -53,7 +54,7 @@ sudo_pw = {{ prompt = "sudo on backup" }}
 def _load(tmp_path: Path, text: str) -> Site:
     path = tmp_path / "hosts.toml"
     path.write_text(text)
-    return site.load(path)
+    return reader.load(path)
 
 
 def _problems(tmp_path: Path, text: str) -> list[str]:
@@ -532,10 +533,10 @@ def _with_upstream(tmp_path: Path, kind: str = "upstream", **changes: str | None
 def test_a_source_of_rspamd_is_its_address_and_the_one_key_that_the_fingerprint_names(tmp_path: Path) -> None:
     found = _load(tmp_path, _with_upstream(tmp_path, url=URL.rstrip("/"), suite="sid", fingerprint=SPACED))
     armoured = openpgp.public_key(KEY)[1]
-    assert (found.rspamd, found.rspamd_upstream) == ("upstream", site.Upstream(URL, "sid", armoured))
+    assert (found.rspamd, found.rspamd_upstream) == ("upstream", Upstream(URL, "sid", armoured))
     assert _load(tmp_path, _with_upstream(tmp_path, "debian")).rspamd == "debian"
     whole = str(tmp_path / "its.asc")
-    assert _load(tmp_path, _with_upstream(tmp_path, key=whole)).rspamd_upstream == site.Upstream(URL, None, armoured)
+    assert _load(tmp_path, _with_upstream(tmp_path, key=whole)).rspamd_upstream == Upstream(URL, None, armoured)
 
 
 @pytest.mark.parametrize(
@@ -746,7 +747,7 @@ def test_a_file_that_cannot_be_read_gets_a_line_too(tmp_path: Path) -> None:
         if content is not None:
             path.write_bytes(content)
         with pytest.raises(SiteError, match=words) as caught:
-            site.load(path)
+            reader.load(path)
         assert len(caught.value.problems) == 1
 
 
@@ -754,19 +755,19 @@ def test_find(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MAILOPS_SITE", raising=False)
     with pytest.raises(MailopsError, match=r"there is no hosts.toml in this folder"):
-        site.find()
+        place.find()
     (tmp_path / "hosts.toml").touch()
-    assert site.find() == Path("hosts.toml")
+    assert place.find() == Path("hosts.toml")
     monkeypatch.setenv("MAILOPS_SITE", str(tmp_path))
-    assert site.find() == tmp_path / "hosts.toml"
+    assert place.find() == tmp_path / "hosts.toml"
     monkeypatch.setenv("MAILOPS_SITE", "elsewhere.toml")
     with pytest.raises(MailopsError, match=r"MAILOPS_SITE names elsewhere.toml") as caught:
-        site.find()
+        place.find()
     assert caught.value.code == BAD_INPUT
 
 
 def test_the_example_is_a_good_site() -> None:
-    loaded = site.load(Path(__file__).parents[2] / "hosts.toml")
+    loaded = reader.load(Path(__file__).parents[2] / "hosts.toml")
     assert {host.role for host in loaded.hosts.values()} == {"mailhost", "mailnull"}
 
 
@@ -775,7 +776,7 @@ def test_no_remote_machinery_is_imported() -> None:
     import sys
 
     code = (
-        "import sys, mailops.site, mailops.site_reader;"
+        "import sys, mailops.site.reader, mailops.site.place;"
         "sys.exit(bool({'fabric', 'invoke', 'paramiko', 'tomlkit', 'jinja2', 'rich'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

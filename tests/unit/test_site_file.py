@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from mailops import site_file
 from mailops.errors import MailopsError
+from mailops.site import edit
 
 TEXT = """\
 # Our site.
@@ -40,17 +40,17 @@ def path(tmp_path: Path) -> Path:
 
 
 def test_an_existing_value_is_replaced_in_its_place(path: Path) -> None:
-    site_file.set_value(path, ("dkim_selector",), "202701")
-    site_file.set_value(path, ("domain",), "example.org")
-    site_file.set_value(path, ("hosts", "mail", "port"), 2222)
+    edit.set_value(path, ("dkim_selector",), "202701")
+    edit.set_value(path, ("domain",), "example.org")
+    edit.set_value(path, ("hosts", "mail", "port"), 2222)
     assert path.read_text() == TEXT.replace('"202611"', '"202701"').replace(
         '"example.test"   #', '"example.org"   #'
     ).replace("port = 22", "port = 2222")
 
 
 def test_a_new_value_goes_below_its_commented_out_example(path: Path) -> None:
-    site_file.set_value(path, ("dkim_selector_next",), "202702")
-    site_file.set_value(path, ("hosts", "mail", "host_key"), "ssh-ed25519 AAAA")
+    edit.set_value(path, ("dkim_selector_next",), "202702")
+    edit.set_value(path, ("hosts", "mail", "host_key"), "ssh-ed25519 AAAA")
     next_line = '# dkim_selector_next = "202701"      # `fab dkim.prepare` writes it\n'
     key_line = '# host_key = "ssh-ed25519 …"         # `fab trust mail` writes it\n'
     assert path.read_text() == TEXT.replace(next_line, next_line + 'dkim_selector_next = "202702"\n').replace(
@@ -59,9 +59,9 @@ def test_a_new_value_goes_below_its_commented_out_example(path: Path) -> None:
 
 
 def test_a_new_value_stays_out_of_the_next_tables_comments(path: Path) -> None:
-    site_file.set_value(path, ("hosts", "mail", "user"), "root")
-    site_file.set_value(path, ("hosts", "backup.example", "user"), "root")
-    site_file.set_value(path, ("vault",), "/srv/vault")
+    edit.set_value(path, ("hosts", "mail", "user"), "root")
+    edit.set_value(path, ("hosts", "backup.example", "user"), "root")
+    edit.set_value(path, ("vault",), "/srv/vault")
     assert path.read_text() == (
         TEXT.replace("debian = 13\n", 'debian = 13\nuser = "root"\n')
         .replace('"mailnull"\n', '"mailnull"\nuser = "root"\n')
@@ -70,15 +70,15 @@ def test_a_new_value_stays_out_of_the_next_tables_comments(path: Path) -> None:
 
 
 def test_none_removes_and_leaves_the_comments(path: Path) -> None:
-    site_file.set_value(path, ("hosts", "mail", "debian"), None)
-    site_file.set_value(path, ("hosts", "mail", "user"), None)
-    site_file.set_value(path, ("hosts", "nobody", "user"), None)
+    edit.set_value(path, ("hosts", "mail", "debian"), None)
+    edit.set_value(path, ("hosts", "mail", "user"), None)
+    edit.set_value(path, ("hosts", "nobody", "user"), None)
     assert path.read_text() == TEXT.replace("debian = 13\n", "")
 
 
 def test_set_and_removed_is_as_before(path: Path) -> None:
-    site_file.set_value(path, ("dkim_selector_next",), "202702")
-    site_file.set_value(path, ("dkim_selector_next",), None)
+    edit.set_value(path, ("dkim_selector_next",), "202702")
+    edit.set_value(path, ("dkim_selector_next",), None)
     assert path.read_text() == TEXT
 
 
@@ -98,14 +98,14 @@ def test_set_and_removed_is_as_before(path: Path) -> None:
 def test_other_ways_of_writing_tables(path: Path, text: str, keys: tuple[str, ...]) -> None:
     path.write_text(text)
     before = tomllib.loads(text)
-    site_file.set_value(path, keys, "a \"b\" 'c' \\ é")
+    edit.set_value(path, keys, "a \"b\" 'c' \\ é")
     written = path.read_text()
     table = tomllib.loads(written)
     for key in keys[:-1]:
         table = table[key]
     assert table[keys[-1]] == "a \"b\" 'c' \\ é"
     assert all(comment in written for comment in ("# in one line", "# two", "# none yet") if comment in text)
-    site_file.set_value(path, keys, None)
+    edit.set_value(path, keys, None)
     after = tomllib.loads(path.read_text())
     assert {**after, "hosts": before.get("hosts")} == {**before, "hosts": before.get("hosts")}
 
@@ -113,24 +113,24 @@ def test_other_ways_of_writing_tables(path: Path, text: str, keys: tuple[str, ..
 def test_a_line_that_only_looks_like_a_header(path: Path) -> None:
     text = 'note = """\n[hosts.mail]\nrole = "x"\n"""\nmatrix = [\n[1],\n]\n[hosts.mail]\nrole = "mailhost"\n'
     path.write_text(text)
-    site_file.set_value(path, ("hosts", "mail", "user"), "root")
+    edit.set_value(path, ("hosts", "mail", "user"), "root")
     assert path.read_text() == text + 'user = "root"\n'
-    site_file.set_value(path, ("domain",), "a.test")
+    edit.set_value(path, ("domain",), "a.test")
     assert tomllib.loads(path.read_text())["domain"] == "a.test"
     assert text[:30] in path.read_text()
 
 
 def test_windows_line_ends_stay(path: Path) -> None:
     path.write_bytes(TEXT.replace("\n", "\r\n").encode())
-    site_file.set_value(path, ("dkim_selector",), "202701")
-    site_file.set_value(path, ("dkim_selector_next",), "202702")
+    edit.set_value(path, ("dkim_selector",), "202701")
+    edit.set_value(path, ("dkim_selector_next",), "202702")
     content = path.read_bytes()
     assert content.count(b"\n") == content.count(b"\r\n") == TEXT.count("\n") + 1
 
 
 def test_mode_stays_and_nothing_is_left_behind(path: Path) -> None:
     path.chmod(0o640)
-    site_file.set_value(path, ("domain",), "example.org")
+    edit.set_value(path, ("domain",), "example.org")
     assert path.stat().st_mode & 0o7777 == 0o640
     assert list(path.parent.iterdir()) == [path]
 
@@ -140,14 +140,14 @@ def test_a_link_stays_a_link(path: Path) -> None:
     folder.mkdir()
     link = folder / "hosts.toml"
     link.symlink_to("../hosts.toml")
-    site_file.set_value(link, ("domain",), "example.org")
+    edit.set_value(link, ("domain",), "example.org")
     assert link.is_symlink()
     assert 'domain = "example.org"' in path.read_text()
 
 
 def test_no_change_does_not_touch_the_file(path: Path) -> None:
     inode = path.stat().st_ino
-    site_file.set_value(path, ("domain",), "example.test")
+    edit.set_value(path, ("domain",), "example.test")
     assert path.stat().st_ino == inode
 
 
@@ -162,14 +162,14 @@ def test_no_change_does_not_touch_the_file(path: Path) -> None:
 def test_a_file_that_cannot_be_changed_is_left_alone(path: Path, text: str, words: str) -> None:
     path.write_text(text)
     with pytest.raises(MailopsError, match=words):
-        site_file.set_value(path, ("hosts", "mail", "host_key"), "x")
+        edit.set_value(path, ("hosts", "mail", "host_key"), "x")
     assert path.read_text() == text
     assert list(path.parent.iterdir()) == [path]
 
 
 def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(MailopsError, match="No such file"):
-        site_file.set_value(tmp_path / "hosts.toml", ("domain",), "x")
+        edit.set_value(tmp_path / "hosts.toml", ("domain",), "x")
 
 
 def test_a_failure_half_way_leaves_the_old_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -178,6 +178,6 @@ def test_a_failure_half_way_leaves_the_old_file(path: Path, monkeypatch: pytest.
 
     monkeypatch.setattr("os.replace", fail)
     with pytest.raises(MailopsError, match="No space left"):
-        site_file.set_value(path, ("domain",), "example.org")
+        edit.set_value(path, ("domain",), "example.org")
     assert path.read_text() == TEXT
     assert list(path.parent.iterdir()) == [path]

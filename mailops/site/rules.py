@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
-from mailops.site_values import dotted, quoted
+from mailops.site.values import dotted, quoted
 
 if TYPE_CHECKING:
-    from mailops.site import Site
+    from mailops.site.model import Site
 
 Found = Iterator[tuple[str, str]]
 

@@ -1,6 +1,6 @@
 """[override] and [hosts.NAME.override]: values for the variables of the templates.
 
-The templates' own tables (`mailops.site_defaults`) say which there are; a value must be of its default's kind.
+The templates' own tables (`defaults`) say which there are; a value must be of its default's kind.
 """
 
 from __future__ import annotations
@@ -10,11 +10,12 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from mailops import site_defaults as defaults
 from mailops.roles import MADE
-from mailops.site import MAILNULL_KEYS, Override
-from mailops.site_reader import HOST_KEYS, SITE_KEYS, Problems, kind_of
-from mailops.site_values import Wrong, dotted, quoted
+from mailops.site import defaults
+from mailops.site.forms import kind_of
+from mailops.site.model import HOST_KEYS, SITE_KEYS, Override
+from mailops.site.problems import Problems
+from mailops.site.values import Wrong, dotted, quoted
 
 # What templates use besides, made from the rest of the file and what the machine tells.
 WORKED_OUT = ("fqdn", "host", "host_locals", "host_names", "hosts", "mailhost_certificate", "path", "relays", "release")
@@ -28,20 +29,9 @@ def read_site(table: Any, key: str, problems: Problems) -> dict[str, Override] |
 
 
 def read_host(table: Any, key: str, host: str, role: str, problems: Problems) -> dict[str, Override] | None:
-    """[hosts.NAME.override]: what its role knows, and for a mailnull some of the Site's own keys.
-
-    `role` is "" when it is wrong itself.
-    """
+    """[hosts.NAME.override]: what its role knows; `role` is "" when it is wrong itself."""
     known = defaults.of(role) if role else EVERY
-    own = {}
-    if isinstance(table, dict) and role in ("mailnull", ""):
-        table = dict(table)
-        for name in (name for name in MAILNULL_KEYS if name in table):
-            value = SITE_KEYS[name].read(table.pop(name), dotted(key, name), problems)
-            if value is not None:
-                own[name] = value
-    found = _read(table, key, known, lambda name: _host_reason(name, key, host, role, problems), problems)
-    return None if found is None else own | found
+    return _read(table, key, known, lambda name: _host_reason(name, key, host, role, problems), problems)
 
 
 def _read(

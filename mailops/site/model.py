@@ -1,19 +1,11 @@
-"""The site: what it is called, who lives in it, and the machines that it runs on.
-
-`load` reads hosts.toml and refuses it with every problem at once, a line each, before any connection is
-opened. Importing this module is cheap; the reading (`site_reader`) and its rules (`site_rules`) come with
-the first `load`.
-"""
+"""The site: what it is called, who lives in it, and the machines that it runs on."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
-
-from mailops.errors import BAD_INPUT, MailopsError
 
 # What a template variable can be; lists become tuples.
 Override = bool | int | float | str | tuple[str, ...]
@@ -150,43 +142,6 @@ class Site:
         return tuple(Alias(src, self.admin_email) for src in sources if src not in taken)
 
 
-class SiteError(MailopsError):
-    """A hosts.toml that cannot be used; `problems` has a line for each thing that is wrong."""
-
-    def __init__(self, problems: list[str]) -> None:
-        super().__init__("\n".join(problems), code=BAD_INPUT)
-        self.problems = tuple(problems)
-
-
-def find() -> Path:
-    """The site's file: $MAILOPS_SITE, or else hosts.toml in the current folder.
-
-    Raises `MailopsError` when there is no such file.
-    """
-    named = os.environ.get("MAILOPS_SITE")
-    path = Path(named or "hosts.toml").expanduser()
-    if path.is_dir():
-        path /= "hosts.toml"
-    if path.is_file():
-        return path
-    if named:
-        raise MailopsError(
-            f"MAILOPS_SITE names {named}, and there is no such file",
-            "Correct it, or unset it to use the hosts.toml of the current folder.",
-            BAD_INPUT,
-        )
-    raise MailopsError(
-        "there is no hosts.toml in this folder",
-        "Go to the folder of your site, or name the file: export MAILOPS_SITE=path/to/hosts.toml",
-        BAD_INPUT,
-    )
-
-
-def load(path: Path) -> Site:
-    """Read and check a site's file. Raises `SiteError` with all its problems."""
-    from mailops import site_reader  # imports this module in turn, and costs more than it
-
-    site, problems = site_reader.read(path)
-    if site is None or problems:
-        raise SiteError(problems)
-    return site
+# Their keys in hosts.toml.
+HOST_KEYS = tuple(name for name in Host.__dataclass_fields__ if name != "name")
+SITE_KEYS = tuple(name for name in Site.__dataclass_fields__ if name not in ("path", "notes"))

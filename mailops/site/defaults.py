@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from mailops.roles import ROLES
-from mailops.site import Host, Override, Site
+from mailops.site.model import Host, Override, Site
 
-TEMPLATES = Path(__file__).parent / "templates"
+TEMPLATES = Path(__file__).parents[1] / "templates"
 LEAST = "at_least"  # the table that is no variable
 
 

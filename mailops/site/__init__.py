@@ -1,0 +1,1 @@
+"""What the site is: hosts.toml found, read, judged and edited. Nothing here opens a connection."""

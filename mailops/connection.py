@@ -18,10 +18,11 @@ from typing import Any, Protocol
 import fabric
 import paramiko
 
-from mailops import agent, headstart, printable, protocol, secrets, wire
+from mailops import agent, headstart, protocol, secrets, wire
 from mailops.background import Background
 from mailops.errors import BAD_INPUT, DISTRUSTED, UNREACHABLE, MailopsError, Untouched
 from mailops.questions import Questions
+from mailops.screen import printable
 from mailops.shapes import Odd
 from mailops.site.model import Host, Site
 

@@ -83,7 +83,7 @@ class Rendering:
         return revision.of(self.site.path)
 
     def show_edits(self, entries: list[dict[str, Any]]) -> None:
-        from mailops import diffs
+        from mailops.screen import diffs
 
         diffs.show_edits(self.host.name, self.listener, entries)
 
@@ -298,7 +298,7 @@ def summary(result: dict[str, Any]) -> str:
 
 
 def _plan(c: Any, machine: Machine) -> dict[str, Any]:
-    from mailops import diffs
+    from mailops.screen import diffs
 
     rendering = Rendering(machine.site, machine.host, machine.listener, c.config)
 
@@ -345,7 +345,7 @@ def _print_plan(name: str, result: dict[str, Any]) -> None:
         print(f"{name}  what an interrupted run has left would be undone first")
     if result["edited"]:
         print(f"{name}  bootstrap would stop, as these were edited on the machine (--overwrite replaces them):")
-        from mailops import diffs
+        from mailops.screen import diffs
 
         print(diffs.text(name, result["edited"]), end="")
     if result["locked"] and not result["new_vault"]:

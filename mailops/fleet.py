@@ -16,8 +16,8 @@ from typing import Any
 from mailops import connection, secrets
 from mailops.connection import Machine
 from mailops.errors import BAD_INPUT, DISTRUSTED, MailopsError
-from mailops.report import Report
 from mailops.roles import ROLES, having
+from mailops.screen.report import Report
 from mailops.site import place, reader
 from mailops.site.model import Host, Site
 

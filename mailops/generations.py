@@ -6,10 +6,11 @@ import time
 from functools import partial
 from typing import Any
 
-from mailops import converge, diffs, fleet, table, words
+from mailops import converge, fleet, words
 from mailops.connection import Answers, Machine
 from mailops.errors import BAD_INPUT, MailopsError
 from mailops.roles import MADE
+from mailops.screen import diffs, tables
 
 AFTERWARDS = (
     "generation {number} is active again; {packages}, system users, accounts and keys stayed as they are",
@@ -80,7 +81,7 @@ def _print_generations(name: str, result: dict[str, Any]) -> None:
         print(f"{name}  no generation yet")
         return
     print(f"{name}  generation {result['active']} is active")
-    table.show([_row(each, result["active"]) for each in result["generations"]])
+    tables.show([_row(each, result["active"]) for each in result["generations"]])
 
 
 def _row(generation: dict[str, Any], active: int) -> dict[str, Any]:
@@ -88,12 +89,12 @@ def _row(generation: dict[str, Any], active: int) -> dict[str, Any]:
     return {
         "number": number,
         "": "active" if number == active else "" if generation["proven"] else "not proven",
-        "when": table.when(generation["when"]),
+        "when": tables.when(generation["when"]),
         "who": generation["who"],
         "from": generation["from"],
         "task": generation["task"],
         "revision": generation["revision"],
-        "changed": table.few(generation["changed"], "file"),
+        "changed": tables.few(generation["changed"], "file"),
     }
 
 

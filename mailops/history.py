@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from mailops import fleet, table, words
+from mailops import fleet, words
 from mailops.roles import MADE
+from mailops.screen import tables
 
 
 def show(c: Any, count: str, as_json: bool = False) -> None:
@@ -19,12 +20,12 @@ def _print(name: str, result: dict[str, Any]) -> None:
         print(f"{name}  no run is recorded yet")
         return
     print(f"{name}  the last runs that changed something, or tried to")
-    table.show([_row(entry) for entry in result["entries"]])
+    tables.show([_row(entry) for entry in result["entries"]])
 
 
 def _row(entry: dict[str, Any]) -> dict[str, Any]:
     return {
-        "when": table.when(entry["when"]),
+        "when": tables.when(entry["when"]),
         "who": entry["who"],
         "from": entry["from"],
         "task": entry["task"],
@@ -47,4 +48,4 @@ def _named(room: str, amount: str) -> str:
 
 
 def _amount(lines: list[str] | int) -> str:
-    return str(lines) if isinstance(lines, int) else table.few(lines, "change")
+    return str(lines) if isinstance(lines, int) else tables.few(lines, "change")

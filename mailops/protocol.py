@@ -108,7 +108,7 @@ TOLD = {"path": line(), "secret": flag, "was": line(), "now": line()}
 ENTRY = record(
     TOLD | {"before": maybe(content), "after": maybe(content)}, {"state": one_of("edited", "mode", "missing")}
 )
-ENTRIES = listing(ENTRY, 1000)  # files that differ, as `mailops.diffs` has them
+ENTRIES = listing(ENTRY, 1000)  # files that differ, as `mailops.screen.diffs` has them
 FACTS = record({"release": one_of(12, 13), "mailhost_certificate": certificates})
 BY = {"who": line(CELL), "from": line(CELL), "task": line(CELL)}
 RUN = {"changes": CHANGES, "generation": maybe(number())}

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from mailops import printable, protocol
+from mailops import protocol
+from mailops.screen import printable
 from mailops.shapes import Odd, Shape, flag, line, listing, matching, record
 
 FILES = ("manifest", "files")  # also of a plan, which has the daemons check what it would write

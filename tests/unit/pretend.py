@@ -10,7 +10,7 @@ from typing import Any
 
 from mailops.connection import Answers
 from mailops.errors import MailopsError
-from mailops.report import Report
+from mailops.screen.report import Report
 from mailops.site.model import Host, Site
 from tests.unit.test_site import GOOD
 

@@ -19,10 +19,11 @@ from typing import Any
 
 import pytest
 
-from mailops import agent, connection, report, secrets
+from mailops import agent, connection, secrets
 from mailops.remote import installed, lock, packages
 from mailops.remote.errors import AgentError
 from mailops.remote.link import WITHHELD, Link, read_frame
+from mailops.screen import report
 
 
 def frame(payload: bytes) -> bytes:

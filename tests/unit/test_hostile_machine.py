@@ -15,21 +15,9 @@ from typing import Any
 
 import pytest
 
-from mailops import (
-    accounts,
-    cache,
-    connection,
-    converge,
-    dkim,
-    dkim_dns,
-    fleet,
-    printable,
-    protocol,
-    secrets,
-    shapes,
-    tasks,
-)
+from mailops import accounts, cache, connection, converge, dkim, dkim_dns, fleet, protocol, secrets, shapes, tasks
 from mailops.errors import BAD_INPUT, DISTRUSTED, FAILED, UNREACHABLE, MailopsError, Untouched
+from mailops.screen import printable
 from mailops.services.nullclient import PASSWORD_FILE
 from tests.unit import hostile
 from tests.unit.hostile import FACTS, HELLO, HONEST, PEM, SECRETS, Site, asks, endless, honest, result, says

@@ -19,8 +19,9 @@ import fabric
 import paramiko
 import pytest
 
-from mailops import connection, fleet, printable, status, wire
+from mailops import connection, fleet, status, wire
 from mailops.errors import UNREACHABLE, MailopsError
+from mailops.screen import printable
 
 HOST_KEY = paramiko.ECDSAKey.generate()
 LOGIN_KEY = paramiko.ECDSAKey.generate()

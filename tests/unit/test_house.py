@@ -85,7 +85,7 @@ def test_the_laptop_imports_nothing_of_the_machines_half() -> None:
         ("mailops.dkim", "dkim"),
         ("mailops.dkim_dns", "dkim"),
         ("mailops.site.values", "idn"),
-        ("mailops.table", "accounts"),
+        ("mailops.screen.tables", "accounts"),
     }
 
 

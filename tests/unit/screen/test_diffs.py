@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from mailops import diffs, secrets
-from mailops.report import Report
+from mailops import secrets
+from mailops.screen import diffs
+from mailops.screen.report import Report
 
 SECRET = "correct horse"
 LABELS = ("then", "now")

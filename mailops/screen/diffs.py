@@ -13,7 +13,8 @@ import re
 import sys
 from typing import Any
 
-from mailops import printable, secrets
+from mailops import secrets
+from mailops.screen import printable
 
 Entry = dict[str, Any]
 EDIT = ("as mailops wrote it", "now")  # the two times of a hand edit

@@ -1,0 +1,1 @@
+"""What a person is shown: steps, tables, differences; texts that do not steer a terminal."""

@@ -29,8 +29,8 @@ TASKS = {
 NEXT = re.compile(rf"\bmailcfg ({'|'.join(TASKS)})(?=\W|$)")
 
 if TYPE_CHECKING:
-    from mailops.connection import Machine
     from mailops.site.model import Secret, Site
+    from mailops.ssh.connection import Machine
 
 
 def run(c: Any, argv: Sequence[str], as_json: bool = False) -> None:

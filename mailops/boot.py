@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from mailops import converge, fleet
-from mailops.connection import Machine
 from mailops.roles import having
+from mailops.ssh.connection import Machine
 
 
 def unlock(c: Any) -> None:

@@ -34,7 +34,7 @@ def folder(name: str) -> Path | None:
 
 def facts(site: Site, host: Host) -> dict[str, Any] | None:
     """What the machine said of itself last time; None where that is nothing that it could have said."""
-    from mailops import protocol, shapes
+    from mailops.ssh import protocol, shapes
 
     try:
         known: dict[str, Any] = protocol.FACTS(recall("facts", _machine(site, host)))

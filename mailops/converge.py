@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from mailops import cache, fleet, secrets
-from mailops.connection import Answers, BareMachine, Listener, Machine
 from mailops.errors import BAD_INPUT, DIFFERENT, DISTRUSTED, MailopsError
 from mailops.manifest import File, Manifest
 from mailops.roles import MADE
 from mailops.services.compose import manifest_for
 from mailops.site.model import Host, Site
+from mailops.ssh.connection import Answers, BareMachine, Listener, Machine
 
 
 @dataclass

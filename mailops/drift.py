@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from mailops import fleet
-from mailops.connection import Machine
 from mailops.errors import DIFFERENT, MailopsError
 from mailops.roles import MADE
 from mailops.screen import diffs
+from mailops.ssh.connection import Machine
 
 
 def show(c: Any, as_json: bool = False) -> None:

@@ -12,9 +12,10 @@ import fabric
 from invoke import Executor as InvokeExecutor
 from invoke.exceptions import Exit
 
-from mailops import fleet, headstart, secrets
+from mailops import fleet, secrets
 from mailops.errors import BAD_INPUT, MailopsError, Untouched
 from mailops.roles import MADE, having
+from mailops.ssh import headstart
 
 # Tasks whose own words leave nothing to check, and the roles they are for: the connection to the first machine
 # is begun at once, and the modules that the task needs are loaded while the handshake waits.

@@ -13,13 +13,14 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from mailops import connection, secrets
-from mailops.connection import Machine
+from mailops import secrets
 from mailops.errors import BAD_INPUT, DISTRUSTED, MailopsError
 from mailops.roles import ROLES, having
 from mailops.screen.report import Report
 from mailops.site import place, reader
 from mailops.site.model import Host, Site
+from mailops.ssh import connection
+from mailops.ssh.connection import Machine
 
 Work = Callable[[Machine], dict[str, Any]]
 Show = Callable[[str, dict[str, Any]], None]

@@ -7,10 +7,10 @@ from functools import partial
 from typing import Any
 
 from mailops import converge, fleet, words
-from mailops.connection import Answers, Machine
 from mailops.errors import BAD_INPUT, MailopsError
 from mailops.roles import MADE
 from mailops.screen import diffs, tables
+from mailops.ssh.connection import Answers, Machine
 
 AFTERWARDS = (
     "generation {number} is active again; {packages}, system users, accounts and keys stayed as they are",

@@ -6,9 +6,10 @@ import gc
 import sys
 from typing import Any
 
-from mailops import __version__, headstart
+from mailops import __version__
 from mailops.errors import MailopsError
 from mailops.site.place import find
+from mailops.ssh import headstart
 
 # What a command loads is a hundred thousand objects, none of them garbage; to look for it takes a tenth of the time.
 gc.set_threshold(100_000)

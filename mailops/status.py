@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from mailops import fleet
-from mailops.connection import BareMachine, Machine
 from mailops.roles import MADE
+from mailops.ssh.connection import BareMachine, Machine
 
 STATES = {"up": "✓ up", "degraded": "✗ degraded", "locked": "● locked", "bare": "● not set up"}
 GIB = 1 << 30

@@ -6,9 +6,9 @@ import sys
 from typing import Any
 
 from mailops import fleet
-from mailops.connection import PinnedConnection, fingerprint, parse_key
 from mailops.errors import BAD_INPUT, UNREACHABLE, MailopsError
 from mailops.site import edit
+from mailops.ssh.connection import PinnedConnection, fingerprint, parse_key
 
 
 def trust(c: Any, name: str, expected: str = "") -> None:

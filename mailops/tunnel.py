@@ -16,10 +16,11 @@ from typing import Any
 
 import paramiko
 
-from mailops import fleet, tcp
-from mailops.connection import Machine
+from mailops import fleet
 from mailops.console_door import LONGEST_HEAD, Door, Refused, answered
 from mailops.errors import BAD_INPUT, MailopsError
+from mailops.ssh import tcp
+from mailops.ssh.connection import Machine
 
 CONSOLE = ("127.0.0.1", 11334)
 CHUNK = 1 << 16

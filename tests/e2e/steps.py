@@ -15,12 +15,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from mailops import connection, converge
-from mailops.connection import Machine
+from mailops import converge
 from mailops.errors import MailopsError
 from mailops.lab import replica
 from mailops.manifest import Manifest
 from mailops.site import reader
+from mailops.ssh import connection
+from mailops.ssh.connection import Machine
 from tests.e2e.house import House
 
 FOLDER = "/var/tmp/steps"  # where this computer sees it as well

@@ -8,10 +8,10 @@ from pathlib import Path
 from types import SimpleNamespace, TracebackType
 from typing import Any
 
-from mailops.connection import Answers
 from mailops.errors import MailopsError
 from mailops.screen.report import Report
 from mailops.site.model import Host, Site
+from mailops.ssh.connection import Answers
 from tests.unit.test_site import GOOD
 
 Agent = Callable[..., Any]

@@ -12,7 +12,7 @@ import pytest
 
 from mailops import cache
 from mailops.services import render
-from tests.unit.hostile import PEM
+from tests.unit.ssh.hostile import PEM
 
 FACTS = {"release": 13, "mailhost_certificate": PEM}
 

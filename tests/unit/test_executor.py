@@ -10,7 +10,8 @@ from fabric import Config
 from fabric.main import Fab
 
 import tasks
-from mailops import connection, executor
+from mailops import executor
+from mailops.ssh import connection
 
 SITE = """
 domain = "example.test"

@@ -12,7 +12,8 @@ import pytest
 
 from mailops import status as screen
 from mailops.remote import asleep, packages, services, status
-from tests.unit import hostile, pretend
+from tests.unit import pretend
+from tests.unit.ssh import hostile
 
 
 @pytest.fixture

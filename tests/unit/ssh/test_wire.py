@@ -15,8 +15,8 @@ from typing import Any
 import paramiko
 import pytest
 
-from mailops import tcp, wire
-from mailops.background import Background
+from mailops.ssh import tcp, wire
+from mailops.ssh.background import Background
 
 KEY = paramiko.ECDSAKey.generate()
 

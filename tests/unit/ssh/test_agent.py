@@ -19,11 +19,12 @@ from typing import Any
 
 import pytest
 
-from mailops import agent, connection, secrets
+from mailops import secrets
 from mailops.remote import installed, lock, packages
 from mailops.remote.errors import AgentError
 from mailops.remote.link import WITHHELD, Link, read_frame
 from mailops.screen import report
+from mailops.ssh import agent, connection
 
 
 def frame(payload: bytes) -> bytes:

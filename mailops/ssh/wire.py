@@ -17,7 +17,7 @@ from paramiko.auth_handler import AuthHandler
 from paramiko.common import MSG_CHANNEL_DATA, MSG_CHANNEL_EXTENDED_DATA, cMSG_CHANNEL_OPEN, cMSG_CHANNEL_REQUEST
 from paramiko.packet import Packetizer
 
-from mailops.tcp import PromptSocket
+from mailops.ssh.tcp import PromptSocket
 
 # OpenSSH's server numbers the channels of a connection from 0, and grants one 2 MiB as soon as its program runs.
 FIRST = 0

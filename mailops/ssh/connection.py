@@ -18,13 +18,14 @@ from typing import Any, Protocol
 import fabric
 import paramiko
 
-from mailops import agent, headstart, protocol, secrets, wire
-from mailops.background import Background
+from mailops import secrets
 from mailops.errors import BAD_INPUT, DISTRUSTED, UNREACHABLE, MailopsError, Untouched
-from mailops.questions import Questions
 from mailops.screen import printable
-from mailops.shapes import Odd
 from mailops.site.model import Host, Site
+from mailops.ssh import agent, headstart, protocol, wire
+from mailops.ssh.background import Background
+from mailops.ssh.questions import Questions
+from mailops.ssh.shapes import Odd
 
 SILENCE = 60.0  # seconds; the agent says something at least every ten
 SUDO_PATIENCE = 20.0  # seconds for sudo to take or refuse a password
@@ -233,7 +234,7 @@ class Machine:
 
         `args` may be a function that makes them, which works while the login is under way.
         MailopsError with the agent's own message, with code 4 when there is no talking to the machine, with code 6
-        when it asks what this call does not answer (`mailops.questions`), or says what none of ours says.
+        when it asks what this call does not answer (`mailops.ssh.questions`), or says what none of ours says.
         """
         self._untouched = not Machine.called
         self.connection.begin()

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from mailops.shapes import (
+from mailops.ssh.shapes import (
     Odd,
     Shape,
     advice,

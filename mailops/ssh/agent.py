@@ -12,7 +12,7 @@ import shlex
 from functools import cache
 from pathlib import Path
 
-REMOTE = Path(__file__).parent / "remote"
+REMOTE = Path(__file__).parents[1] / "remote"
 EPOCH = (1980, 1, 1, 0, 0, 0)  # same sources, same bytes
 ENTRY = "import sys\nfrom remote.__main__ import command\nsys.exit(command(sys.argv[1], sys.argv[2:]))\n"
 

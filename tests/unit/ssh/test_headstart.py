@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from mailops import cache, headstart
-from mailops.headstart import Place
+from mailops import cache
+from mailops.ssh import headstart
+from mailops.ssh.headstart import Place
 
 WORDS = ["fab", "-H", "mail", "bootstrap"]
 

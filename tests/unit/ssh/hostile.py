@@ -12,7 +12,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from mailops import connection, converge, fleet, protocol
+from mailops import converge, fleet
+from mailops.ssh import connection, protocol
 
 Line = bytes | Exception
 Script = Callable[[str], Iterable[Line]]  # what a machine says to a call of that name

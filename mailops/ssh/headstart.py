@@ -13,13 +13,14 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from mailops import cache, tcp
-from mailops.background import Background
+from mailops import cache
 from mailops.errors import MailopsError
 from mailops.site.place import find
+from mailops.ssh import tcp
+from mailops.ssh.background import Background
 
 if TYPE_CHECKING:
-    from mailops.wire import Transport
+    from mailops.ssh.wire import Transport
 
 NOTES = "begun"  # the folder of the cache
 SWITCH = 0.001  # seconds; a handshake is many short turns beside one long import
@@ -59,7 +60,7 @@ def begin() -> None:
         return
     sys.setswitchinterval(SWITCH)
     sock = Background(lambda: tcp.connect(place.address, place.port, place.timeout))
-    from mailops import wire  # and with it Paramiko, while the machine answers
+    from mailops.ssh import wire  # and with it Paramiko, while the machine answers
 
     _begun.append((place, Background(lambda: wire.shake_hands(sock.result(), place.host_key, place.timeout))))
 
@@ -73,7 +74,7 @@ def transport(place: Place) -> Transport:
         begun, beginning = _begun.pop()
         if begun == place:
             return beginning.result()
-    from mailops import wire
+    from mailops.ssh import wire
 
     return wire.shake_hands(tcp.connect(place.address, place.port, place.timeout), place.host_key, place.timeout)
 

@@ -19,9 +19,10 @@ import fabric
 import paramiko
 import pytest
 
-from mailops import connection, fleet, status, wire
+from mailops import fleet, status
 from mailops.errors import UNREACHABLE, MailopsError
 from mailops.screen import printable
+from mailops.ssh import connection, wire
 
 HOST_KEY = paramiko.ECDSAKey.generate()
 LOGIN_KEY = paramiko.ECDSAKey.generate()

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from mailops import protocol
 from mailops.screen import printable
-from mailops.shapes import Odd, Shape, flag, line, listing, matching, record
+from mailops.ssh import protocol
+from mailops.ssh.shapes import Odd, Shape, flag, line, listing, matching, record
 
 FILES = ("manifest", "files")  # also of a plan, which has the daemons check what it would write
 RUN = (*FILES, "revision", "edited")

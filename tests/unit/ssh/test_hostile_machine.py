@@ -15,12 +15,13 @@ from typing import Any
 
 import pytest
 
-from mailops import accounts, cache, connection, converge, dkim, dkim_dns, fleet, protocol, secrets, shapes, tasks
+from mailops import accounts, cache, converge, dkim, dkim_dns, fleet, secrets, tasks
 from mailops.errors import BAD_INPUT, DISTRUSTED, FAILED, UNREACHABLE, MailopsError, Untouched
 from mailops.screen import printable
 from mailops.services.nullclient import PASSWORD_FILE
-from tests.unit import hostile
-from tests.unit.hostile import FACTS, HELLO, HONEST, PEM, SECRETS, Site, asks, endless, honest, result, says
+from mailops.ssh import connection, protocol, shapes
+from tests.unit.ssh import hostile
+from tests.unit.ssh.hostile import FACTS, HELLO, HONEST, PEM, SECRETS, Site, asks, endless, honest, result, says
 
 KEY = "-".join(["01234567"] * 8)
 ESCAPES = (

@@ -9,7 +9,7 @@ from typing import Any
 
 from invoke import Collection, task
 
-from mailops.words import WordTask
+from mailops.cli.words import WordTask
 
 JSON = {"json": "print JSON on stdout, progress on stderr"}
 OVERWRITE = {"overwrite": "replace files that were edited on the machine, too"}
@@ -169,7 +169,8 @@ def tunnel(c: Any, port: str = "11334", browser: bool = True) -> None:
 
     Example: fab tunnel --port 8080 --no-browser
     """
-    from mailops import tunnel, words
+    from mailops import tunnel
+    from mailops.cli import words
 
     tunnel.tunnel(c, words.number(port, "a port", 0), browser)
 

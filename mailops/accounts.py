@@ -9,12 +9,12 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from mailops import secrets
+from mailops.cli.words import SEEN
 from mailops.errors import BAD_INPUT, MailopsError
 from mailops.remote import accounts as remote
 from mailops.remote import crypt
 from mailops.remote.errors import AgentError
 from mailops.roles import having
-from mailops.words import SEEN
 
 # What the machine's mailcfg says to type next, as it is typed here.
 TASKS = {

@@ -6,7 +6,8 @@ import time
 from functools import partial
 from typing import Any
 
-from mailops import converge, fleet, words
+from mailops import converge, fleet
+from mailops.cli import words
 from mailops.errors import BAD_INPUT, MailopsError
 from mailops.roles import MADE
 from mailops.screen import diffs, tables

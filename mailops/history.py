@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from mailops import fleet, words
+from mailops import fleet
+from mailops.cli import words
 from mailops.roles import MADE
 from mailops.screen import tables
 

@@ -14,7 +14,7 @@ import pytest
 from mailops import generations, secrets
 from mailops.errors import BAD_INPUT, DIFFERENT, FAILED, MailopsError
 from tests.unit import pretend
-from tests.unit.test_command_line import at, fab, in_process, machine
+from tests.unit.cli.test_command_line import at, fab, in_process, machine
 
 LISTED = {
     "active": 4,
@@ -261,7 +261,7 @@ def test_a_required_word_is_still_required(tmp_path: Path) -> None:
 
 def test_the_installed_program_knows_the_same_words(tmp_path: Path) -> None:
     (tmp_path / "hosts.toml").write_text(at(1))
-    program = "from mailops.program import main; main()"
+    program = "from mailops.cli.program import main; main()"
     command = [sys.executable, "-c", program, "rollback", "5"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == BAD_INPUT

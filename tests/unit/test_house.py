@@ -122,6 +122,6 @@ def test_an_init_has_a_docstring_and_nothing_else() -> None:
 def test_the_commands_door_loads_nothing_heavy() -> None:
     """Without a clock: what costs start-up is not there (Python 3.11's dataclasses brings inspect along)."""
     heavy = "{'dataclasses', 'inspect', 'fabric', 'paramiko', 'jinja2'}"
-    program = f"import sys, mailops.program; print(sorted({heavy} & set(sys.modules)))"
+    program = f"import sys, mailops.cli.program; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", program], cwd=HERE, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

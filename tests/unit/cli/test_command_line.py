@@ -19,12 +19,12 @@ from fabric.main import Fab
 
 import tasks
 from mailops import __version__
-from mailops.executor import Executor
-from mailops.words import SEEN
+from mailops.cli.executor import Executor
+from mailops.cli.words import SEEN
 from tests import wheel
 from tests.unit.test_site import GOOD, HOST_KEY, WRONG
 
-PROJECT = Path(__file__).parents[2]
+PROJECT = Path(__file__).parents[3]
 FAB = str(Path(sys.executable).with_name("fab"))
 NAMES = sorted(tasks.namespace.task_names)
 

@@ -10,7 +10,7 @@ from fabric import Config
 from fabric.main import Fab
 
 import tasks
-from mailops import executor
+from mailops.cli import executor
 from mailops.ssh import connection
 
 SITE = """

@@ -1,0 +1,1 @@
+"""What is typed: Fabric's program, executor and parser, made to fit a site."""

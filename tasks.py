@@ -25,7 +25,7 @@ def bootstrap(c: Any, overwrite: bool = False, json: bool = False) -> None:
 
     Example: fab -H mail bootstrap
     """
-    from mailops import converge
+    from mailops import bootstrap as converge
 
     converge.bootstrap(c, overwrite, json)
 
@@ -38,7 +38,7 @@ def plan(c: Any, json: bool = False) -> None:
 
     Example: fab -H mail plan
     """
-    from mailops import converge
+    from mailops import bootstrap as converge
 
     converge.plan(c, json)
 
@@ -51,7 +51,7 @@ def push(c: Any, overwrite: bool = False, json: bool = False) -> None:
 
     Example: fab -H mail push
     """
-    from mailops import converge
+    from mailops import bootstrap as converge
 
     converge.push(c, overwrite, json)
 
@@ -64,7 +64,7 @@ def generations(c: Any, json: bool = False) -> None:
 
     Example: fab -H mail generations
     """
-    from mailops import generations
+    from mailops.changes import generations
 
     generations.show(c, json)
 
@@ -82,7 +82,7 @@ def rollback(c: Any, to: str | None = None, overwrite: bool = False, json: bool 
 
     Example: fab -H mail rollback 41
     """
-    from mailops import generations
+    from mailops.changes import generations
 
     generations.rollback(c, to, overwrite, json)
 
@@ -99,7 +99,7 @@ def diff(c: Any, since: str | None = None, json: bool = False) -> None:
 
     Example: fab -H mail diff 41
     """
-    from mailops import generations
+    from mailops.changes import generations
 
     generations.diff(c, since, json)
 
@@ -112,7 +112,7 @@ def drift(c: Any, json: bool = False) -> None:
 
     Example: fab drift
     """
-    from mailops import drift
+    from mailops.changes import drift
 
     drift.show(c, json)
 
@@ -123,7 +123,7 @@ def history(c: Any, count: str = "20", json: bool = False) -> None:
 
     Example: fab -H mail history --count 5
     """
-    from mailops import history
+    from mailops.changes import history
 
     history.show(c, count, json)
 
@@ -136,9 +136,9 @@ def unlock(c: Any) -> None:
 
     Example: fab unlock
     """
-    from mailops import boot
+    from mailops import vault
 
-    boot.unlock(c)
+    vault.unlock(c)
 
 
 @task
@@ -147,9 +147,9 @@ def lock(c: Any) -> None:
 
     Example: fab lock
     """
-    from mailops import boot
+    from mailops import vault
 
-    boot.lock(c)
+    vault.lock(c)
 
 
 @task(help=JSON)
@@ -158,7 +158,7 @@ def status(c: Any, json: bool = False) -> None:
 
     Example: fab status --json
     """
-    from mailops import status
+    from mailops.health import status
 
     status.show(c, json)
 
@@ -341,9 +341,9 @@ def dkim_ls(c: Any, json: bool = False) -> None:
 
     Example: fab dkim.ls
     """
-    from mailops import dkim
+    from mailops.dkim import keys
 
-    dkim.ls(c, json)
+    keys.ls(c, json)
 
 
 @task(
@@ -354,9 +354,9 @@ def dkim_prepare(c: Any, selector: str = "") -> None:
 
     Example: fab dkim.prepare --selector 202701
     """
-    from mailops import dkim
+    from mailops.dkim import keys
 
-    dkim.prepare(c, selector or None)
+    keys.prepare(c, selector or None)
 
 
 @task(name="rotate", help={"force": "switch although a name server does not serve the new key"})
@@ -365,9 +365,9 @@ def dkim_rotate(c: Any, force: bool = False) -> None:
 
     Example: fab dkim.rotate
     """
-    from mailops import dkim
+    from mailops.dkim import keys
 
-    dkim.rotate(c, force)
+    keys.rotate(c, force)
 
 
 @task(name="up")

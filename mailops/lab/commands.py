@@ -70,10 +70,10 @@ def reboot(name: str) -> None:
 def publish(c: Any) -> None:
     """The mailhost's DKIM records, as an administrator would put them into the domains' zones."""
     _as_root()
-    from mailops import dkim
+    from mailops.dkim import keys
     from mailops.lab import replica
 
-    records = [(record["name"], "TXT", record["value"]) for record in dkim.records(c)]
+    records = [(record["name"], "TXT", record["value"]) for record in keys.records(c)]
     replica.publish(replica.default_name(), records)
     for name, _, _ in records:
         print(f"published {name}")

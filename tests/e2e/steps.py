@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from mailops import converge
+from mailops import bootstrap
 from mailops.errors import MailopsError
 from mailops.lab import replica
 from mailops.manifest import Manifest
@@ -236,7 +236,7 @@ class Laptop:
         return bool(transport and transport.is_active())
 
 
-class _Changed(converge.Rendering):
+class _Changed(bootstrap.Rendering):
     """A rendering of tomorrow's templates."""
 
     change: Callable[[Manifest], Manifest]

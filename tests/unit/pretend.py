@@ -12,7 +12,7 @@ from mailops.errors import MailopsError
 from mailops.screen.report import Report
 from mailops.site.model import Host, Site
 from mailops.ssh.connection import Answers
-from tests.unit.test_site import GOOD
+from tests.unit.site.test_site import GOOD
 
 Agent = Callable[..., Any]
 

@@ -81,9 +81,9 @@ def test_the_laptop_imports_nothing_of_the_machines_half() -> None:
         ("mailops.accounts", "accounts"),
         ("mailops.accounts", "crypt"),
         ("mailops.accounts", "errors"),
-        ("mailops.dkim", "accounts"),
-        ("mailops.dkim", "dkim"),
-        ("mailops.dkim_dns", "dkim"),
+        ("mailops.dkim.keys", "accounts"),
+        ("mailops.dkim.keys", "dkim"),
+        ("mailops.dkim.dns", "dkim"),
         ("mailops.site.values", "idn"),
         ("mailops.screen.tables", "accounts"),
     }
@@ -99,7 +99,7 @@ OWN_ROOMS = (
     "mailops.console_door",
 )
 KNOW_A_DAEMON = """
-    converge drift manifest ssh.protocol site.model site.reader site.rules site.values status tasks
+    bootstrap changes.drift health.status manifest ssh.protocol site.model site.reader site.rules site.values tasks
     remote.account_commands remote.address remote.before remote.boot remote.conversation remote.crypt remote.daemon_log
     remote.database remote.dkim remote.files remote.local remote.machine remote.owners remote.ports remote.probe
     remote.relay remote.run remote.senders remote.services remote.sessions remote.status remote.transaction

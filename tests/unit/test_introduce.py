@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from mailops import converge
+from mailops import bootstrap
 from mailops.errors import MailopsError
 from tests.unit import pretend
 
@@ -40,16 +40,16 @@ def test_what_failed_is_tried_again_until_the_mailhost_has_heard_it(
     alone = pretend.site(monkeypatch, tmp_path, machines.agent, "backup")
     machines.changes, machines.mailhost_answers = {"files": ["/etc/postfix/main.cf"]}, False
     with pytest.raises(MailopsError, match="told of backup" if hosts else "1 of 2 machines failed"):
-        converge.bootstrap(everywhere)
+        bootstrap.bootstrap(everywhere)
     machines.changes = {}
     for _ in range(2):
         machines.calls.clear()
         with pytest.raises(MailopsError, match="it is to be told of backup, whose mail waits until then"):
-            converge.bootstrap(alone)
+            bootstrap.bootstrap(alone)
     machines.mailhost_answers = True
     for calls in (["backup", "mail"], ["backup"]):
         machines.calls.clear()
-        converge.bootstrap(alone)
+        bootstrap.bootstrap(alone)
         assert machines.calls == calls
 
 
@@ -58,9 +58,9 @@ def test_a_null_client_whose_mail_waits_for_it_brings_the_mailhost_along(
 ) -> None:
     """Another laptop may have set it up."""
     machines.unknown = True
-    converge.bootstrap(pretend.site(monkeypatch, tmp_path, machines.agent, "backup"))
+    bootstrap.bootstrap(pretend.site(monkeypatch, tmp_path, machines.agent, "backup"))
     assert machines.calls == ["backup", "mail"]
     assert "the mailhost does not know this machine" in capsys.readouterr().out
     machines.calls.clear()
-    converge.bootstrap(pretend.site(monkeypatch, tmp_path, machines.agent))
+    bootstrap.bootstrap(pretend.site(monkeypatch, tmp_path, machines.agent))
     assert machines.calls == ["mail", "backup"]

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from mailops import status
+from mailops.health import status
 from mailops.remote import swap
 
 HEAD = "Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n"

@@ -22,7 +22,7 @@ from mailops import __version__
 from mailops.cli.executor import Executor
 from mailops.cli.words import SEEN
 from tests import wheel
-from tests.unit.test_site import GOOD, HOST_KEY, WRONG
+from tests.unit.site.test_site import GOOD, HOST_KEY, WRONG
 
 PROJECT = Path(__file__).parents[3]
 FAB = str(Path(sys.executable).with_name("fab"))

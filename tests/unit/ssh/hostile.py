@@ -12,7 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from mailops import converge, fleet
+from mailops import bootstrap, fleet
 from mailops.ssh import connection, protocol
 
 Line = bytes | Exception
@@ -152,7 +152,7 @@ def machines(monkeypatch: Any, folder: Path) -> Site:
     for name, value in SECRETS.items():
         monkeypatch.setenv(name, value)
     fleet._load.cache_clear()
-    monkeypatch.setattr(converge.Rendering, "certificates", {})
+    monkeypatch.setattr(bootstrap.Rendering, "certificates", {})
     monkeypatch.setattr(connection, "PinnedConnection", Connection)
     monkeypatch.setattr(connection.wire, "start", site.start)
     return site

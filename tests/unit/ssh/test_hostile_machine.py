@@ -15,7 +15,9 @@ from typing import Any
 
 import pytest
 
-from mailops import accounts, cache, converge, dkim, dkim_dns, fleet, secrets, tasks
+from mailops import accounts, bootstrap, cache, fleet, secrets, tasks
+from mailops.dkim import dns
+from mailops.dkim import keys as dkim
 from mailops.errors import BAD_INPUT, DISTRUSTED, FAILED, UNREACHABLE, MailopsError, Untouched
 from mailops.screen import printable
 from mailops.services.nullclient import PASSWORD_FILE
@@ -70,7 +72,7 @@ TASKS: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "dkim.prepare": ("mail", lambda c: body("dkim_prepare")(c, "202612")),
     "dkim.rotate": ("mail", lambda c: body("dkim_rotate")(c, force=True)),
     "lab.publish": ("mail", dkim.records),
-    "the certificate, for a bootstrap": ("mail", lambda c: converge.bootstrap(hostile_context("backup"))),
+    "the certificate, for a bootstrap": ("mail", lambda c: bootstrap.bootstrap(hostile_context("backup"))),
 }
 CALLS = {"mailcfg": ("user.", "alias.", "domain.", "mailcfg"), "dkim": ("dkim.", "lab.")}
 
@@ -217,7 +219,7 @@ def test_a_hostile_machine_gets_nothing(
     for answer, said in ANSWERS.items():
         if (task, answer) in LAWFUL:
             continue
-        converge.Rendering.certificates.clear()
+        bootstrap.Rendering.certificates.clear()
         site.sent.clear()
         site.scripts = {machine: honest("bootstrap") for machine in ("mail", "backup", "web")}
         site.scripts[name] = lambda _, said=said: itertools.chain([HELLO], said())  # type: ignore[misc]
@@ -338,7 +340,7 @@ def test_ctrl_c_at_a_question_says_whether_anything_may_have_changed(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(connection.Machine, "called", False)
-    monkeypatch.setattr(converge, "passphrase", leave)
+    monkeypatch.setattr(bootstrap, "passphrase", leave)
     site.scripts = {"mail": lambda _: [HELLO, asks("passphrase", {"new": False})]}
     for first in (True, False):  # the second one comes after a call that may have changed something
         with pytest.raises(KeyboardInterrupt) as caught:
@@ -349,7 +351,7 @@ def test_ctrl_c_at_a_question_says_whether_anything_may_have_changed(
 def test_the_other_machines_are_still_done(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
     site.scripts = {machine: honest("bootstrap") for machine in ("mail", "backup", "web")}
     for bad in ("backup", "mail"):
-        converge.Rendering.certificates.clear()
+        bootstrap.Rendering.certificates.clear()
         said: list[bytes] = [HELLO, asks("hashes", ALL_HASHES) if bad == "backup" else asks("secrets", None)]
         site.scripts = {machine: honest("bootstrap") for machine in ("mail", "backup", "web")}
         site.scripts[bad] = lambda _, said=said: said  # type: ignore[misc]
@@ -448,7 +450,7 @@ def test_a_result_with_one_odd_value_is_refused_or_harmless(
     refused = 0
     for place in places(HONEST[call]):
         for value in (..., *VALUES):
-            converge.Rendering.certificates.clear()
+            bootstrap.Rendering.certificates.clear()
             data = changed(HONEST[call], place, value)
             site.scripts[name] = lambda _, data=data: [HELLO, result(data)]  # type: ignore[misc]
             code, text = ended(do, site.context(name))
@@ -621,7 +623,7 @@ def test_an_error_of_one_of_several_is_masked(site: Site, capsys: pytest.Capture
 
 
 def test_what_a_name_server_says_does_not_steer_the_terminal() -> None:
-    missing = dkim_dns.Missing("example.test", "ns.example.test", f"has another key, p={ESCAPES}")
+    missing = dns.Missing("example.test", "ns.example.test", f"has another key, p={ESCAPES}")
     assert_harmless(str(missing))
 
 

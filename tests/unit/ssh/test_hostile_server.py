@@ -19,8 +19,9 @@ import fabric
 import paramiko
 import pytest
 
-from mailops import fleet, status
+from mailops import fleet
 from mailops.errors import UNREACHABLE, MailopsError
+from mailops.health import status
 from mailops.screen import printable
 from mailops.ssh import connection, wire
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from mailops import history
+from mailops.changes import history
 from mailops.errors import BAD_INPUT, MailopsError
 from tests.unit import pretend
 

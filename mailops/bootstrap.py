@@ -78,7 +78,7 @@ class Rendering:
         return accounts.hashes(self.site, emails)
 
     def revision(self, _: Any) -> str:
-        from mailops import revision
+        from mailops.changes import revision
 
         return revision.of(self.site.path)
 

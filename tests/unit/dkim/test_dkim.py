@@ -24,8 +24,8 @@ import dns.rrset
 import dns.zone
 import pytest
 
-from mailops import dkim as laptop
-from mailops import dkim_dns
+from mailops.dkim import dns as dkim_dns
+from mailops.dkim import keys as laptop
 from mailops.errors import MailopsError
 from mailops.remote import dkim, machine
 from mailops.remote.errors import AgentError

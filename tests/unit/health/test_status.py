@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from mailops import status as screen
+from mailops.health import status as screen
 from mailops.remote import asleep, packages, services, status
 from tests.unit import pretend
 from tests.unit.ssh import hostile

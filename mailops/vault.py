@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mailops import converge, fleet
+from mailops import bootstrap, fleet
 from mailops.roles import having
 from mailops.ssh.connection import Machine
 
@@ -13,7 +13,7 @@ def unlock(c: Any) -> None:
     """Open the vault, start mail, and return when SMTP and IMAP really answer."""
 
     def work(machine: Machine) -> dict[str, Any]:
-        answers = {"passphrase": lambda _: converge.passphrase(machine.site, machine.listener, new=False)}
+        answers = {"passphrase": lambda _: bootstrap.passphrase(machine.site, machine.listener, new=False)}
         result = machine.call("unlock", {"who": fleet.who()}, answers)
         machine.listener.say("the mail system is up" if result["changed"] else "the mail system was up already")
         return result

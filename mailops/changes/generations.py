@@ -6,7 +6,7 @@ import time
 from functools import partial
 from typing import Any
 
-from mailops import converge, fleet
+from mailops import bootstrap, fleet
 from mailops.cli import words
 from mailops.errors import BAD_INPUT, MailopsError
 from mailops.roles import MADE
@@ -66,7 +66,7 @@ def _rollback(machine: Machine, to: int | None, overwrite: bool) -> dict[str, An
     names = {"number": result["generation"], "name": machine.host.name}
     names |= {"packages": "other packages" if "sources" in result["changes"] else "packages"}
     afterwards = (line.format(**names) for line in AFTERWARDS)
-    for text in (converge.summary(result), *afterwards):
+    for text in (bootstrap.summary(result), *afterwards):
         machine.listener.say(text)
     return result
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mailops import revision
+from mailops.changes import revision
 
 
 def git(folder: Path, *words: str) -> str:

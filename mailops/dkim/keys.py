@@ -44,12 +44,12 @@ def prepare(c: Any, selector: str | None = None) -> None:
 
 def rotate(c: Any, force: bool = False) -> None:
     """Sign with the keys of dkim_selector_next once the DNS has them."""
-    from mailops import converge, fleet
+    from mailops import bootstrap, fleet
 
     site = fleet.load()
     _need_next(site)
     with fleet.mailhost(c, site) as machine:
-        rotate_on(machine, lambda changed: converge.push_site(c, changed), force)
+        rotate_on(machine, lambda changed: bootstrap.push_site(c, changed), force)
 
 
 def records(c: Any) -> list[Key]:
@@ -119,7 +119,7 @@ def rotate_on(machine: Machine, push: Callable[[Site], object], force: bool = Fa
     MailopsError, and nothing changed, when an authoritative name server of a domain does not serve its key
     (`force` warns instead), or when `push` fails.
     """
-    from mailops.dkim_dns import unpublished
+    from mailops.dkim.dns import unpublished
 
     site = machine.site
     old, new = site.dkim_selector, _need_next(site)

@@ -17,7 +17,7 @@ from mailops.services.compose import manifest_for
 from mailops.site import defaults, edit, reader
 from mailops.site.model import Host, Override, Site
 from mailops.site.override import WORKED_OUT
-from tests.unit.test_site import GOOD, TOP, _load, _problems
+from tests.unit.site.test_site import GOOD, TOP, _load, _problems
 
 RELEASES = (12, 13)
 KNOWN = [(role, name) for role in MADE for name in defaults.of(role)]

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from mailops import generations, secrets
+from mailops import secrets
+from mailops.changes import generations
 from mailops.errors import BAD_INPUT, DIFFERENT, FAILED, MailopsError
 from tests.unit import pretend
 from tests.unit.cli.test_command_line import at, fab, in_process, machine

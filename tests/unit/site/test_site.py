@@ -13,7 +13,7 @@ from mailops.errors import BAD_INPUT, MailopsError
 from mailops.site import openpgp, place, reader
 from mailops.site.model import Alias, Secret, Site, Upstream
 from mailops.site.problems import SiteError
-from tests.unit.test_openpgp import FINGERPRINT, KEY
+from tests.unit.site.test_openpgp import FINGERPRINT, KEY
 
 SPACED = " ".join(FINGERPRINT[at : at + 4].lower() for at in range(0, 40, 4))
 CLEAR = "hunter2-in-clear"
@@ -767,7 +767,7 @@ def test_find(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_example_is_a_good_site() -> None:
-    loaded = reader.load(Path(__file__).parents[2] / "hosts.toml")
+    loaded = reader.load(Path(__file__).parents[3] / "hosts.toml")
     assert {host.role for host in loaded.hosts.values()} == {"mailhost", "mailnull"}
 
 

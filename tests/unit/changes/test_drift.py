@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mailops import drift
+from mailops.changes import drift
 from mailops.errors import DIFFERENT, UNREACHABLE, MailopsError
 from tests.unit import pretend
 

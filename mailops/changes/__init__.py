@@ -1,0 +1,1 @@
+"""What has changed on machines: generations, drift, history; and the site's own revision."""

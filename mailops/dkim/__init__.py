@@ -1,0 +1,1 @@
+"""DKIM: the keys on the mailhost, and their records in the DNS."""

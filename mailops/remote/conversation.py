@@ -15,6 +15,7 @@ import socket
 import ssl
 from types import TracebackType
 
+from .access import barred
 from .shell import run
 
 PATIENCE = 10.0  # seconds for one answer; Postfix may be looking up our name
@@ -88,6 +89,10 @@ class Conversation:
 
     def send(self, data: bytes) -> None:
         self._socket.sendall(data)
+
+    def close_writing(self) -> None:
+        """No more is said from here; what the other side says can still be read."""
+        self._socket.shutdown(socket.SHUT_WR)
 
     def start_tls(self) -> None:
         """From here on over TLS, whoever the certificate belongs to: `must_serve` asks for that."""
@@ -163,6 +168,12 @@ def unix(path: str, patience: float = PATIENCE) -> Conversation:
         connection.close()
         raise
     return Conversation(connection, patience)
+
+
+def must_let_in(options: dict[str, str]) -> None:
+    """The `user` who speaks at the `socket` otherwise may do so: we are root, and always may."""
+    if why := barred(options):
+        raise Wrong(why)
 
 
 def own_addresses() -> list[str]:

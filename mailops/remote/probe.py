@@ -25,7 +25,7 @@ PAUSES = (0.1, 0.1, 0.2, 0.4)  # seconds between tries, the last one again and a
 
 @cache
 def _kinds() -> dict[str, Callable[[int, dict[str, str]], None]]:
-    from . import probe_filter, probe_imap, probe_smtp
+    from . import probe_filter, probe_imap, probe_queue, probe_smtp
 
     return {
         "smtp": probe_smtp.smtp,
@@ -38,6 +38,7 @@ def _kinds() -> dict[str, Callable[[int, dict[str, str]], None]]:
         "managesieve": probe_imap.managesieve,
         "milter": probe_filter.milter,
         "redis": probe_filter.redis,
+        "queue": probe_queue.queue,
     }
 
 

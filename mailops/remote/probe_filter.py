@@ -39,11 +39,12 @@ def _negotiates(milter: Conversation, place: str) -> None:
 
 
 def redis(port: int, options: dict[str, str]) -> None:
-    """PING over its Unix socket (redis.io/commands/ping); while the disk fails, this is refused, too."""
+    """A `line` over its Unix socket that has one right `answer`; and whoever asks it otherwise is let in."""
     with conversation.unix(options["socket"]) as connection:
-        connection.say("PING")
+        connection.say(options.get("line", "PING"))
         answer = connection.line()
         if answer.startswith("-LOADING"):
             raise NotYet(answer)
-        if answer != "+PONG":
+        if answer != options.get("answer", "+PONG"):
             raise Wrong(answer)
+    conversation.must_let_in(options)

@@ -139,13 +139,14 @@ def relay(port: int, options: dict[str, str]) -> None:
 
 
 def lmtp(port: int, options: dict[str, str]) -> None:
-    """Dovecot would deliver to the recipient, whom it looks up for the answer."""
+    """Dovecot would deliver to the recipient, whom it looks up for the answer; and Postfix is let in, as we are."""
     with conversation.unix(options["socket"]) as connection:
         client = Client(connection, "LHLO")
         client.greet()
         client.must("MAIL FROM:<>")
         _must_welcome(client, options)
         client.leave()
+    conversation.must_let_in(options)
 
 
 def _must_welcome(client: Client, options: dict[str, str], excused: int = 0) -> bool:

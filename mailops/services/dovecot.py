@@ -54,7 +54,11 @@ def _probes(site: Site) -> tuple[Probe, ...]:
         Probe("imaps", 993, tls, UNIT),
         Probe("login", 993, tls, UNIT, when=UNIT),  # takes 2 s
         Probe("managesieve", 4190, tls, UNIT),
-        Probe("lmtp", options=accounts.local(site) | {"socket": f"{queue.FOLDER}/{LMTP}"}, service=UNIT),
+        Probe(
+            "lmtp",
+            options=accounts.local(site) | {"socket": f"{queue.FOLDER}/{LMTP}", "user": "postfix"},
+            service=UNIT,
+        ),
     )
 
 

@@ -29,7 +29,10 @@ def service(at: At) -> Service:
                 checks=postfix.CHECKS,
             ),
         ),
-        probes=(Probe("relay", 25, {"recipient": f"root@{at.site.name_of(at.host)}"}, postfix.UNIT),),
+        probes=(
+            Probe("relay", 25, {"recipient": f"root@{at.site.name_of(at.host)}"}, postfix.UNIT),
+            postfix.queue_probe(("cleanup",), ("smtp",)),
+        ),
         files=(*pinned, File(PASSWORD_FILE, _login(at), 0o600, secret=True)),
         additions=postfix.ADDITIONS,
         names={"mailhost_certificate": certificate},

@@ -12,6 +12,10 @@ from mailops.site.model import Host, Site
 UNIT = "postfix.service"
 # Where it sends once more to itself what an alias leads elsewhere; on loopback alone.
 FORWARD_PORT = 10026
+# Its own programs that mail passes, as master.cf has them: who takes it, who delivers, who never ends.
+CLEANUPS = ("cleanup", "cleanup-submission", "cleanup-local", "cleanup-forward")
+AGENTS = ("lmtp", "smtp", "forward")
+PROCESSES = ("pickup", "qmgr")
 # Its package leaves main.cf to us, now and when it is upgraded. (To write one of its own takes it seven seconds.)
 DEBCONF = ("postfix postfix/main_mailer_type select No configuration",)
 ADDITIONS = {
@@ -80,4 +84,15 @@ def _probes(site: Site) -> tuple[Probe, ...]:
         Probe("smtp", 25, tls | accounts.local(site) | {"srs": site.domain}, UNIT),
         Probe("submission", 587, login, UNIT),
         Probe("submissions", 465, login, UNIT),
+        queue_probe(CLEANUPS, AGENTS),
     )
+
+
+def queue_probe(cleanups: tuple[str, ...], agents: tuple[str, ...]) -> Probe:
+    """What is between the ports and the mailboxes."""
+    options = {
+        "cleanups": " ".join(f"public/{name}" for name in cleanups),
+        "agents": " ".join(f"private/{name}" for name in agents),
+        "processes": " ".join(PROCESSES),
+    }
+    return Probe("queue", options=options, service=UNIT)

@@ -10,6 +10,10 @@ UNIT = "redis-server.service"
 SOCKET = "/run/redis/redis-server.sock"
 CONF = "/etc/redis/redis.conf"
 
+# A write that leaves nothing behind (redis.io/commands/setrange): refused while the disk fails, the memory is full, or
+# this one only copies another.
+WRITE = {"line": 'SETRANGE mailops-probe 0 ""', "answer": ":0"}
+
 
 def service(at: At) -> Service:
     return Service(
@@ -18,7 +22,7 @@ def service(at: At) -> Service:
         directories=(Directory(f"{at.site.vault}/redis", 0o2770, "redis", "redis"),),
         units=(Unit(UNIT, ("/etc/redis",), "restart", checks=(_check(at.site),)),),
         ties=(Tie(UNIT),),
-        probes=(Probe("redis", options={"socket": SOCKET}, service=UNIT),),
+        probes=(Probe("redis", options={"socket": SOCKET, "user": "_rspamd"} | WRITE, service=UNIT),),
         names={"redis_socket": SOCKET},
         attributes={CONF: (0o640, "root", "redis")},
         additions={CONF: (f"{LOCAL}/redis/redis.conf", "append")},

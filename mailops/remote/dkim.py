@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import fcntl
+import json
 import os
 import re
 import stat
@@ -12,8 +13,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from . import machine
+from .access import READ, obstacle
 from .errors import LOCKED, AgentError
-from .files import ids
+from .files import ids, read, read_json
 from .shell import run, write_atomic
 
 OWNER, GROUP, MODE = "root", "_rspamd", 0o640
@@ -38,10 +40,13 @@ def converge(wanted: dict[str, Any], link: Any, dry_run: bool = False) -> list[s
             return [f"DKIM keys in {keyroot}, as far as they are missing: the vault is not open to look"]
         raise AgentError(f"{keyroot} is not there: the vault is locked", "fab unlock", LOCKED)
     missing = _converge_all(keyroot, pairs, dry_run=True)
-    if dry_run or not missing:
+    if dry_run:
         return missing
-    with _alone(keyroot):
-        return _converge_all(keyroot, pairs, dry_run=False)
+    if missing or not _names(pairs) <= set(_noted() or []):
+        with _alone(keyroot):
+            missing = _converge_all(keyroot, pairs, dry_run=False)
+            _remember(pairs)
+    return missing
 
 
 def call(args: dict[str, Any], link: Any) -> dict[str, Any]:
@@ -82,26 +87,84 @@ def _converge_all(keyroot: str, pairs: list[tuple[str, str]], dry_run: bool) -> 
     return changes
 
 
-def missing(wanted: dict[str, Any]) -> str:
-    """Which of the keys that sign now are not there, and what to do; "" for none. The vault is open."""
+def fault(wanted: dict[str, Any]) -> str:
+    """What is wrong with the keys that sign now, and what to do; "" for nothing. The vault is open."""
+    said = []
     selector = wanted["selectors"][0]
-    gone = [
-        domain for domain in wanted["domains"] if not os.path.exists(f"{wanted['keyroot']}/{domain}.{selector}.key")
-    ]
-    if not gone:
-        return ""
-    said = f"the key of {', '.join(gone)} ({selector}) is missing, and mail leaves unsigned"
-    remedy = "restore it from a backup, or make a new one, whose record is to be published: fab -H NAME bootstrap"
-    return f"{said}; next: {remedy}"
+    gone = [domain for domain in wanted["domains"] if not os.path.exists(_signing(wanted, domain))]
+    lost = [domain for domain in gone if _was_there(wanted["keyroot"], domain, selector)]
+    if new := [domain for domain in gone if domain not in lost]:
+        said.append(f"there is no key yet for {', '.join(new)} ({selector}); next: fab -H NAME bootstrap")
+    if lost:
+        names = f"{', '.join(lost)} ({selector})"
+        remedy = "restore it from a backup, or make a new one, whose record is to be published: fab -H NAME bootstrap"
+        said.append(f"the key of {names} is missing, and mail leaves unsigned; next: {remedy}")
+    for domain in wanted["domains"]:
+        if domain not in gone and (why := _useless(_signing(wanted, domain))):
+            said.append(f"mail of {domain} leaves unsigned: {why}")
+    return "; ".join(said)
 
 
-def _was_there(stem: str, domain: str, selector: str) -> bool:
-    """Whether a missing key has left something behind: its record, or the manifest that asked for it."""
+def _signing(wanted: dict[str, Any], domain: str) -> str:
+    return f"{wanted['keyroot']}/{domain}.{wanted['selectors'][0]}.key"
+
+
+def _useless(key: str) -> str:
+    """Why nothing is signed with a key that is there."""
+    if why := obstacle(GROUP, key, READ):
+        return f"{why}; next: fab -H NAME bootstrap"
     try:
-        applied = machine.manifest().get("dkim") or {"domains": [], "selectors": []}
-    except AgentError:  # the first bootstrap
+        lines = read(key).decode("ascii").strip().splitlines()
+        whole = "PRIVATE KEY-----" in lines[0] and "PRIVATE KEY-----" in lines[-1]
+        sequence = base64.b64decode("".join(lines[1:-1]), validate=True)
+    except (ValueError, IndexError):
+        whole, sequence = False, b""
+    if whole and is_whole(sequence):
+        return ""
+    return (
+        f"{key} is damaged; next: restore it from a backup, or move it away and make a new one: fab -H NAME bootstrap"
+    )
+
+
+def is_whole(sequence: bytes) -> bool:
+    """Whether DER (X.690) that starts with a SEQUENCE is as long as it says."""
+    if len(sequence) < 4 or sequence[0] != 0x30:
         return False
-    return os.path.exists(f"{stem}.txt") or (domain in applied["domains"] and selector in applied["selectors"])
+    count = sequence[1] & 0x7F if sequence[1] > 0x80 else 0
+    length = int.from_bytes(sequence[2 : 2 + count], "big") if count else sequence[1]
+    return len(sequence) == 2 + count + length
+
+
+def _was_there(keyroot: str, domain: str, selector: str) -> bool:
+    """Whether a missing key has left something behind: its record, or our note that it was made."""
+    made = _noted()
+    if made is None:  # what was set up earlier has no note, and what its manifest asks for was made
+        try:
+            applied = machine.manifest().get("dkim") or {"domains": [], "selectors": []}
+        except AgentError:  # the first bootstrap
+            return False
+        made = [f"{one}.{other}" for one in applied["domains"] for other in applied["selectors"]]
+    return f"{domain}.{selector}" in made or os.path.exists(f"{keyroot}/{domain}.{selector}.txt")
+
+
+def _remember(pairs: list[tuple[str, str]]) -> None:
+    """A push brings a manifest with domains whose keys only the next bootstrap makes: so it cannot tell of those."""
+    made = sorted({*(_noted() or []), *_names(pairs)})
+    os.makedirs(os.path.dirname(_note()), mode=0o700, exist_ok=True)
+    write_atomic(_note(), json.dumps(made).encode(), 0o600)
+
+
+def _names(pairs: list[tuple[str, str]]) -> set[str]:
+    return {f"{domain}.{selector}" for domain, selector in pairs}
+
+
+def _noted() -> list[str] | None:
+    made: list[str] | None = read_json(_note(), f"as root there: rm {_note()}")
+    return made
+
+
+def _note() -> str:
+    return f"{os.path.dirname(machine.MANIFEST)}/dkim.json"
 
 
 def _converge_one(stem: str, domain: str, selector: str, dry_run: bool) -> list[str]:
@@ -109,7 +172,7 @@ def _converge_one(stem: str, domain: str, selector: str, dry_run: bool) -> list[
     key, text = f"{stem}.key", f"{stem}.txt"
     changes = [f"permissions of {path}" for path in (key, text) if os.path.exists(path) and not _right(path)]
     if not os.path.exists(key):
-        again = _was_there(stem, domain, selector)
+        again = _was_there(os.path.dirname(stem), domain, selector)
         changes.append(f"DKIM key {key}" + ", whose record must be published anew: fab dkim.ls" * again)
     elif not os.path.exists(text):
         changes.append(f"DKIM record {text}")

@@ -174,7 +174,11 @@ def _introduce(c: Any, relays: list[str]) -> None:
     try:
         with fleet.machine(c, site, mailhost, quiet=True) as machine:
             machine.listener.say(f"is told of {names}, as by fab -H {mailhost.name} push")
-            _apply(c, machine, "push")
+            result = _apply(c, machine, "push")
+            if unwell := fleet.ailing(mailhost.name, result):
+                raise fleet.Unwell(unwell)
+    except fleet.Unwell:
+        raise
     except MailopsError as error:
         hint = f"when that is mended: fab -H {mailhost.name} push"
         what = error.message.removeprefix(f"{mailhost.name}: ")

@@ -96,6 +96,12 @@ def each(c: Any, roles: tuple[str, ...], work: Work, as_json: bool = False, show
                 with redirect_stdout(StringIO()) as shown:
                     show(host.name, results[host.name])
                 print(secrets.mask(shown.getvalue()), end="", flush=True)
+            if unwell := ailing(host.name, results[host.name]):
+                raise Unwell(unwell)
+        except Unwell as error:  # what it did is done, and stays told
+            failures.append(error)
+            if len(hosts) > 1:
+                print(secrets.mask(f"{host.name}  ✗ {error}"), file=sys.stderr)
         except MailopsError as error:
             failures.append(error)
             results[host.name] = {"error": error.message, "hint": error.hint, "code": error.code}
@@ -109,6 +115,21 @@ def each(c: Any, roles: tuple[str, ...], work: Work, as_json: bool = False, show
         codes = [error.code for error in failures]
         code = DISTRUSTED if DISTRUSTED in codes else codes[0]
         raise MailopsError(f"{len(failures)} of {len(hosts)} machines failed", code=code)
+
+
+class Unwell(MailopsError):
+    """A run was done, and leaves a machine on which mail does not work as it should."""
+
+
+def ailing(name: str, result: dict[str, Any]) -> str:
+    """What a run has found wrong on a machine when all was done; "" for nothing."""
+    found = [f"✗ {what}: {told(name, said)}" for what, said in result.get("unwell", {}).items()]
+    return "\n  ".join([f"{name}: the run is done, and mail is not well:", *found]) if found else ""
+
+
+def told(name: str, said: str) -> str:
+    """What a machine says to do, for the person who types it: it does not know its name in hosts.toml."""
+    return said.replace("-H NAME", f"-H {name}")
 
 
 def who() -> str:

@@ -15,7 +15,8 @@ def unlock(c: Any) -> None:
     def work(machine: Machine) -> dict[str, Any]:
         answers = {"passphrase": lambda _: bootstrap.passphrase(machine.site, machine.listener, new=False)}
         result = machine.call("unlock", {"who": fleet.who()}, answers)
-        machine.listener.say("the mail system is up" if result["changed"] else "the mail system was up already")
+        if not result.get("unwell"):
+            machine.listener.say("the mail system is up" if result["changed"] else "the mail system was up already")
         return result
 
     fleet.each(c, having("vault"), work)

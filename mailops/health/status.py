@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from mailops import fleet
@@ -10,6 +11,7 @@ from mailops.ssh.connection import BareMachine, Machine
 
 STATES = {"up": "✓ up", "degraded": "✗ degraded", "locked": "● locked", "bare": "● not set up"}
 GIB = 1 << 30
+CLOCK = 300.0  # seconds; what was said may have been on its way for some of them
 
 
 def show(c: Any, as_json: bool = False) -> None:
@@ -34,6 +36,7 @@ def _lines(name: str, result: dict[str, Any]) -> list[str]:
     if result["state"] == "bare":
         return [f"{head}  next: fab -H {name} bootstrap"]
     queue = "?" if result["queue"] is None else result["queue"]
+    queue = f"{queue} ({result['held']} on hold)" if result.get("held") else queue
     head += f"  {result['role']:<9} {result['hostname']}  queue {queue}  up {_span(result['uptime'])}"
     vault = result["vault"]
     if vault and "free" in vault:
@@ -52,8 +55,11 @@ def _lines(name: str, result: dict[str, Any]) -> list[str]:
         for unit, state in result["services"].items()
         if state != "active"
     ]
-    bad += [f"{probe}: {reason}" for probe, reason in result["probes"].items() if reason]
-    return [head] + [f"{'':<12} ✗ {line}" for line in bad] + [f"{'':<12} ● {line}" for line in _odd(name, result)]
+    bad += [f"{probe}: {fleet.told(name, reason)}" for probe, reason in result["probes"].items() if reason]
+    lines = [head] + [f"{'':<12} ✗ {line}" for line in bad] + [f"{'':<12} ● {line}" for line in _odd(name, result)]
+    if any("next" not in line for line in bad):
+        lines.append(f"{'':<12} next: fab -H {name} bootstrap, which starts afresh what does not answer")
+    return lines
 
 
 def _odd(name: str, result: dict[str, Any]) -> list[str]:
@@ -70,6 +76,9 @@ def _odd(name: str, result: dict[str, Any]) -> list[str]:
             f"swap is in clear ({', '.join(swap)}), and may hold what a thief of the disk reads; "
             f"next, as root there: swapoff -a, and out of /etc/fstab; or encrypt it"
         )
+    if abs(ahead := result.get("now", time.time()) - time.time()) > CLOCK:
+        way = f"{_span(abs(ahead))} {'ahead of' if ahead > 0 else 'behind'} this computer's"
+        odd.append(f"its clock is {way}; next, on the one that is wrong, as root: timedatectl set-ntp true")
     task = "unlock" if result["state"] == "locked" and not result.get("upgraded") else "bootstrap"
     interrupted = f"an interrupted run is to be finished or undone; next: fab -H {name} {task}"
     if result.get("upgraded"):

@@ -10,7 +10,7 @@ import time
 from typing import Any
 
 from . import database, lock, machine, owners, rollback, senders, services, vault, vault_conf
-from .errors import LOCKED, AgentError
+from .errors import FAILED, LOCKED, AgentError
 from .link import Console
 from .run import Run
 from .shell import run as run_program
@@ -51,6 +51,7 @@ def unlock(args: dict[str, Any], link: Any) -> dict[str, Any]:
             senders.ensure(wanted["accounts"]["database"])
         database.recover(wanted["accounts"]["database"])  # before Postfix and Dovecot, who may only read
         rollback.prove(run)
+        run.examine(machine.manifest())
         if run.changes:
             run_program("postqueue", "-f", check=False)  # what waited for the vault need not wait for its next turn
     return run.result(changed=bool(run.changes))
@@ -107,6 +108,10 @@ def main(argv: list[str]) -> int:
         raise AgentError("only root can open the vault", hint="sudo mailboot")
     console = Console({"passphrase": lambda _: _passphrase()})
     done = unlock({"who": "mailboot on the console"}, console)
+    for name, said in done["unwell"].items():
+        print(f"✗ {name}: {said}", file=sys.stderr)
+    if done["unwell"]:
+        return FAILED
     print("the mail system is up" if done["changed"] else "the mail system was up already")
     return 0
 

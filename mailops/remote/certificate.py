@@ -77,8 +77,7 @@ def fault(leaf: Leaf, names: list[str], now: float) -> str:
         return "the old one is for another name"
     if IS_CA.search(leaf.der) or SERVER_AUTH not in leaf.der or leaf.ends - leaf.starts > DAYS_MAX * DAY:
         return "telephones refuse the old one's form"
-    day = time.strftime("%Y-%m-%d", time.gmtime(leaf.ends))
-    return f"the old one ends on {day}" if leaf.ends - now < DAYS_LEFT * DAY else ""
+    return f"the old one ends on {_day(leaf.ends)}" if leaf.ends - now < DAYS_LEFT * DAY else ""
 
 
 def converge(wanted: list[dict[str, Any]], dry_run: bool = False) -> list[str]:
@@ -103,6 +102,20 @@ def look(wanted: list[dict[str, Any]]) -> list[str]:
     """What `fab status` says of them."""
     faults = [(item["names"][0], _why_anew(item)) for item in wanted]
     return [f"the certificate for {name} is to be made anew: {why}" for name, why in faults if why]
+
+
+def refused(item: dict[str, Any], now: float) -> str:
+    """Why clients refuse the certificate that is served, whoever made it; "" when they take it, by its dates."""
+    leaf = read(item["cert"])
+    if leaf is None or leaf.starts <= now < leaf.ends:  # what cannot be read is not served either
+        return ""
+    said = f"ended on {_day(leaf.ends)}" if now >= leaf.ends else f"is good from {_day(leaf.starts)} on, by this clock"
+    remedy = "fab -H NAME bootstrap" if leaf.ours else f"put a new one there, and its key: {item['cert']}"
+    return f"the one for {item['names'][0]} {said}, and mail programs refuse it; next: {remedy}"
+
+
+def _day(when: float) -> str:
+    return time.strftime("%Y-%m-%d", time.gmtime(when))
 
 
 def unseen(wanted: list[dict[str, Any]]) -> list[str]:

@@ -22,6 +22,7 @@ from . import (
     glance,
     installed,
     machine,
+    mailboxes,
     owners,
     packages,
     ports,
@@ -113,6 +114,8 @@ def plan(wanted: dict[str, Any], link: Any) -> dict[str, Any]:
     if wanted["accounts"] and opened:
         changes["accounts"] = account_rows.converge(wanted["accounts"], link, dry_run=True)
         changes["srs"] = srs.converge(wanted["accounts"]["database"], dry_run=True)
+        if os.path.exists(wanted["accounts"]["database"]):
+            changes["mailboxes"] = mailboxes.converge(wanted, dry_run=True)
     if wanted["dkim"] and opened:
         changes["dkim"] = dkim.converge(wanted["dkim"], link, dry_run=True)
     if opened:
@@ -143,8 +146,7 @@ class Convergence(Run):
         self._candidate: Candidate | None = None
         opened = machine.vault_is_open(wanted)
         if opened:
-            probes = [item for item in wanted["probes"] if not item.get("when")]
-            self.glance = glance.Ahead(probes, wanted["services"])
+            self.glance = glance.Ahead(wanted)
         self._contents: dict[str, bytes] = {}  # that came from the laptop, which sends each file once
         if wanted["vault"] and self.task == "bootstrap":
             vault_conf.require(wanted["vault"])
@@ -161,6 +163,8 @@ class Convergence(Run):
                 self.refuse_edits()  # somebody may have been at work there while this run was
         self.configure()
         files.remove(UNPACKED)
+        if self.opened:
+            self.examine(wanted)
 
     def recover_with_vault(self) -> None:
         """What an interrupted run left in the vault can be undone as soon as that is open."""
@@ -198,6 +202,7 @@ class Convergence(Run):
         if wanted["accounts"]:
             self.room("accounts", lambda: account_rows.converge(wanted["accounts"], link))
             self.room("srs", lambda: srs.converge(wanted["accounts"]["database"]))
+            self.room("mailboxes", lambda: mailboxes.converge(wanted))
         if wanted["dkim"]:
             self.room("dkim", lambda: dkim.converge(wanted["dkim"], link))
         warm.end()
@@ -216,7 +221,6 @@ class Convergence(Run):
         else:
             self.amend(change, candidate.record())
             if self.opened:
-                self.refuse_lost_secret()
                 self.activate(wanted, [])
         if self.unseen:
             certificate.seen(self.unseen)
@@ -235,12 +239,6 @@ class Convergence(Run):
         if lacking:
             told = f"a push brings files alone, and these need what is not there: {', '.join(lacking)}"
             raise AgentError(told, "fab -H NAME bootstrap", outcome="refused")
-
-    def refuse_lost_secret(self) -> None:
-        """A bootstrap alone makes it, and without it mail waits."""
-        accounts = self.wanted["accounts"] if self.task == "push" else None
-        if accounts and (lost := srs.converge(accounts["database"], dry_run=True)):
-            raise AgentError(f"{lost[0]} is not there, and mail waits", "fab -H NAME bootstrap", outcome="refused")
 
     def can_move(self) -> bool:
         """Whether packages that could not be had from their source before are to be had now."""

@@ -11,7 +11,8 @@ import socket
 import threading
 from typing import Any
 
-from . import asleep
+from . import asleep, health, probe_queue
+from .access import barred
 
 LOOPBACK = ("127.0.0.1", "::1")
 PATIENCE = 3.0  # seconds
@@ -21,11 +22,17 @@ HELLO = {"smtp": "EHLO [127.0.0.1]", "relay": "EHLO [127.0.0.1]", "lmtp": "LHLO 
 class Ahead:
     """A glance begun while the run has other things to do."""
 
-    def __init__(self, probes: list[dict[str, Any]], services: list[dict[str, Any]]) -> None:
+    def __init__(self, wanted: dict[str, Any]) -> None:
+        probes = [item for item in wanted["probes"] if not item.get("when")]
         self._suspects: list[dict[str, Any]] = []
         self._asleep: list[str] = []
-        self._thread = threading.Thread(target=self._look, args=(probes, services), daemon=True)
+        self._health = health.begin(wanted, health.NOT_A_RUNS)
+        self._thread = threading.Thread(target=self._look, args=(probes, wanted["services"]), daemon=True)
         self._thread.start()
+
+    def is_healthy(self) -> bool:
+        """Whether what the daemons need was as it should be when this was begun."""
+        return not any(self._health().values())
 
     def _look(self, probes: list[dict[str, Any]], services: list[dict[str, Any]]) -> None:
         self._asleep.extend(asleep.found(services))
@@ -47,7 +54,7 @@ def suspects(probes: list[dict[str, Any]]) -> list[dict[str, Any]]:
         with contextlib.closing(connection) if connection else contextlib.nullcontext():
             if not connection or not _is_well(probe, connection):
                 found.append(probe)
-    return found
+    return found + [probe for probe in probes if probe["kind"] == "queue" and any(probe_queue.fault(probe["options"]))]
 
 
 def _connection(probe: dict[str, Any]) -> socket.socket | None:
@@ -67,21 +74,30 @@ def _connection(probe: dict[str, Any]) -> socket.socket | None:
 
 
 def _is_well(probe: dict[str, Any], connection: socket.socket) -> bool:
-    """SMTP and LMTP as far as RCPT: no table is missing. 450 says nothing about them (see `probe_smtp`)."""
-    if probe["kind"] not in HELLO:
-        return True
+    """Whoever else speaks there is let in, and what is asked in one line has its right answer."""
+    options = probe["options"]
+    if barred(options):
+        return False
     try:
         lines = connection.makefile("rb")
-        codes = [_code(lines)]
-        commands = [HELLO[probe["kind"]], "MAIL FROM:<>"]
-        if recipient := probe["options"].get("recipient"):
-            commands += [f"RCPT TO:<{recipient}>", f"RCPT TO:<mailops-probe@{recipient.partition('@')[2]}>"]
-        for command in commands:
-            connection.sendall(f"{command}\r\n".encode())
-            codes.append(_code(lines))
-        connection.sendall(b"QUIT\r\n")
+        if "line" in options:
+            connection.sendall(f"{options['line']}\r\n".encode())
+            return bool(lines.readline().decode(errors="replace").strip() == options["answer"])
+        return probe["kind"] not in HELLO or _knows_who_exists(probe, connection, lines)
     except (OSError, ValueError):
         return False
+
+
+def _knows_who_exists(probe: dict[str, Any], connection: socket.socket, lines: Any) -> bool:
+    """SMTP and LMTP as far as RCPT: no table is missing. 450 says nothing about them (see `probe_smtp`)."""
+    codes = [_code(lines)]
+    commands = [HELLO[probe["kind"]], "MAIL FROM:<>"]
+    if recipient := probe["options"].get("recipient"):
+        commands += [f"RCPT TO:<{recipient}>", f"RCPT TO:<mailops-probe@{recipient.partition('@')[2]}>"]
+    for command in commands:
+        connection.sendall(f"{command}\r\n".encode())
+        codes.append(_code(lines))
+    connection.sendall(b"QUIT\r\n")
     return not any(code // 100 == 4 and code != 450 for code in codes)
 
 

@@ -58,6 +58,8 @@ def call(args: dict[str, Any], link: Any) -> dict[str, Any]:
         if edits and not args.get("overwrite"):
             refuse(link, active, edits)
         run.apply(wanted, change, target, opened)
+        if opened:
+            run.examine(wanted)
     return run.result(locked=not opened)
 
 
@@ -92,8 +94,8 @@ def refuse(link: Any, active: Record, edits: list[str]) -> None:
     link.ask("edited", [drift.entry(path, active["files"][path], observe(path)) for path in edits])
     raise AgentError(
         f"edited on this machine since mailops wrote it: {', '.join(edits)}; no file was changed",
-        "fab -H NAME drift shows it. To keep it, move it into hosts.toml ([override]) or /etc/mailops/local/ on the\n"
-        "  machine; to drop it, type the same with --overwrite (what it said stays in the generations)",
+        "fab -H NAME drift shows it. To keep it, move it into hosts.toml ([override]) or /etc/mailops/local/ on the "
+        "machine. To drop it, type the same with --overwrite (what it said stays in the generations)",
         DIFFERENT,
         outcome="refused",
     )

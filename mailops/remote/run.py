@@ -12,7 +12,20 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, Self
 
-from . import generations, glance, history, lock, machine, probe, services, sources, transaction, validate
+from . import (
+    generations,
+    glance,
+    health,
+    history,
+    lock,
+    machine,
+    probe,
+    probe_queue,
+    services,
+    sources,
+    transaction,
+    validate,
+)
 from .errors import BAD_INPUT, LOCKED, AgentError
 from .files import Change, State, read
 from .shell import run as run_program
@@ -36,6 +49,7 @@ class Run:
         self.unseen: list[str] = []  # what is new beside the files of the generations: daemons have to notice it, too
         self.glance: glance.Ahead | None = None  # at daemons of which nothing may have to be changed
         self.move: sources.Move | None = None  # of packages to another source, within a change of files
+        self.unwell: dict[str, str] = {}  # what is wrong with the machine when all is done, by its name
         self.mountpoint = ""  # of the vault: what lies below it can be looked at only while that is open
 
     @contextlib.contextmanager
@@ -55,7 +69,7 @@ class Run:
                 remedy = "make room there, and run it again" if error.errno in FULL else ""
                 raise AgentError(f"{error.strerror}: {where}", remedy) from None
             if self.changes:
-                self._note("done")
+                self._note("done", "; ".join(f"{name}: {said}" for name, said in self.unwell.items()))
 
     def room(self, name: str, work: Callable[[], list[str]]) -> None:
         """One step of the run, announced, and its changes kept for the report."""
@@ -70,7 +84,15 @@ class Run:
         self.link.step(name, "changed" if lines else "ok", ", ".join(lines))
 
     def result(self, **more: Any) -> dict[str, Any]:
-        return {"changes": self.changes, "generation": self.generation} | more
+        return {"changes": self.changes, "generation": self.generation, "unwell": self.unwell} | more
+
+    def examine(self, wanted: dict[str, Any]) -> None:
+        """The end of a run, its vault open: what is not well is told, also where nothing had to be changed."""
+        if self.changes or not self.glance or not self.glance.is_healthy():
+            self.unwell = health.faults(wanted)
+        if not self.unwell and wanted["vault"] and (waiting := probe_queue.left(time.time(), health.LONG)):
+            run_program("postqueue", "-f", check=False)
+            self.link.say(f"mail is tried again that waits: {waiting}")
 
     def ask_revision(self) -> str:
         if self.revision is None:

@@ -10,6 +10,7 @@ import os
 import sqlite3
 
 from . import database
+from .access import READ, obstacle
 from .files import ids, read
 from .shell import write_atomic
 
@@ -24,8 +25,19 @@ def path_of(accounts: str) -> str:
 def keep(db: sqlite3.Connection, accounts: str) -> None:
     """Write the table when it does not say what `db` does. A machine that has no place for it yet gets none."""
     path = path_of(accounts)
-    if os.path.isdir(os.path.dirname(path)) and read(path) != (content := table(db)):
-        write_atomic(path, content, MODE, *ids(OWNER, GROUP))
+    if fault(db, accounts):
+        write_atomic(path, table(db), MODE, *ids(OWNER, GROUP))
+
+
+def fault(db: sqlite3.Connection, accounts: str) -> str:
+    """What keeps Rspamd from knowing who may write as whom, and what to do; "" for nothing."""
+    path = path_of(accounts)
+    if not os.path.isdir(os.path.dirname(path)):  # a machine from before: it goes by the envelope
+        return ""
+    why = obstacle(GROUP, path, READ) or (
+        "" if read(path) == table(db) else f"{path} does not say what the accounts do"
+    )
+    return f"{why}, and mail of users is refused by its From header; next: fab -H NAME bootstrap" if why else ""
 
 
 def ensure(accounts: str) -> None:

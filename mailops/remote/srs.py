@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import secrets
 
-from .files import ids
+from .access import READ, obstacle
+from .files import ids, read
 from .shell import write_atomic
 
 OWNER, GROUP, MODE = "root", "mailops-srs", 0o640
@@ -17,11 +18,19 @@ def path_of(accounts: str) -> str:
     return f"{os.path.dirname(os.path.dirname(accounts))}/srs/secret"
 
 
+def fault(accounts: str) -> str:
+    """What keeps the addresses from being made and known, and what to do; "" for nothing."""
+    path = path_of(accounts)
+    why = obstacle(GROUP, path, READ) or ("" if os.path.getsize(path) >= LENGTH else f"{path} is too short")
+    return f"{why}, and what is forwarded waits; next: fab -H NAME bootstrap" if why else ""
+
+
 def converge(accounts: str, dry_run: bool = False) -> list[str]:
     """Make it where there is none: bounces to addresses that another one has made would be refused."""
     path = path_of(accounts)
-    if os.path.exists(path) and os.path.getsize(path) >= LENGTH:
+    there = os.path.exists(path) and os.path.getsize(path) >= LENGTH
+    if there and not obstacle(GROUP, path, READ):
         return []
     if not dry_run:
-        write_atomic(path, secrets.token_bytes(LENGTH), MODE, *ids(OWNER, GROUP))
-    return [f"secret {path}"]
+        write_atomic(path, read(path) if there else secrets.token_bytes(LENGTH), MODE, *ids(OWNER, GROUP))
+    return [f"permissions of {path}" if there else f"secret {path}"]

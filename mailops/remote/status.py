@@ -8,15 +8,14 @@ from typing import Any
 
 from . import (
     asleep,
-    database,
-    dkim,
     drift,
     generations,
+    health,
     lock,
     machine,
     packages,
     probe,
-    relay,
+    probe_queue,
     services,
     sources,
     swap,
@@ -27,9 +26,6 @@ from . import certificate as certificates
 from .errors import AgentError
 from .shell import run
 
-QUEUE = "/var/spool/postfix"
-LONG = 300.0  # seconds
-SCARCE = 100 << 20  # bytes; two messages of the largest size
 CERTIFICATE = "/etc/mailops/tls/fullchain.pem"
 
 
@@ -44,11 +40,12 @@ def call(args: dict[str, Any], link: Any) -> dict[str, Any]:
     units = services.states([service["unit"] for service in wanted["services"]])
     running = {unit: state["ActiveState"] for unit, state in units.items()}
     asked = [item for item in wanted["probes"] if not item.get("when")]  # the others take their time
-    answers = probe.ask_all(asked) | _stored(wanted) | asleep.told(wanted["services"]) if opened else {}
+    answers: dict[str, str] = {}
+    if opened:
+        looked = health.begin(wanted)
+        answers = probe.ask_all(asked) | asleep.told(wanted["services"]) | looked()
     queue = _queue() if opened else None  # it lies in the vault
     answers |= _left(queue or [], time.time())
-    if relay.is_unknown(wanted):
-        answers["the mailhost"] = "it does not know this machine, whose mail waits; next: fab push"
     active = generations.active()
     well = all(state == "active" for state in running.values()) and not any(answers.values())
     return {
@@ -61,6 +58,7 @@ def call(args: dict[str, Any], link: Any) -> dict[str, Any]:
         "services": running,
         "probes": answers,
         "queue": None if queue is None else len(queue),
+        "held": sum(folder == "hold" for folder, _, _ in queue or []),
         "uptime": _uptime(),
         "rspamd": packages.version("rspamd"),
         "generation": active["number"],
@@ -95,25 +93,9 @@ def _vault(wanted: dict[str, Any], opened: bool | None) -> dict[str, Any]:
     return told | {"free": space.f_bavail * space.f_frsize}
 
 
-def _stored(wanted: dict[str, Any]) -> dict[str, str]:
-    """What is wrong with the things that an open vault holds, as a probe says it; "" when all is well."""
-    if not wanted["vault"]:
-        return {}
-    space = os.statvfs(wanted["vault"]["mountpoint"])
-    free = space.f_bavail * space.f_frsize
-    full = f"{free >> 20} MiB are left, and mail waits or is refused; make room" if free < SCARCE else ""
-    try:
-        with database.opened(wanted["accounts"]["database"]) as db:
-            said = str(db.execute("PRAGMA quick_check(1)").fetchone()[0])
-        damage = "" if said == "ok" else f"{wanted['accounts']['database']} is damaged: {said}"
-    except AgentError as error:
-        damage = error.message
-    return {"vault": full, "accounts": damage, "DKIM": dkim.missing(wanted["dkim"]) if wanted.get("dkim") else ""}
-
-
 def _queue() -> list[tuple[str, float, bool]]:
     """(folder, since when, complete) of each message in Postfix's queue, while Postfix is down, too."""
-    folders = [f"{QUEUE}/{name}" for name in ("deferred", "active", "incoming", "hold", "maildrop")]
+    folders = [f"{probe_queue.QUEUE}/{name}" for name in ("deferred", "active", "incoming", "hold", "maildrop")]
     found = run("find", *folders, "-type", "f", "-printf", r"%H %C@ %m\n", check=False)
     lines = map(str.split, found.stdout.splitlines())
     return [(os.path.basename(folder), float(since), bool(int(mode, 8) & 0o100)) for folder, since, mode in lines]
@@ -122,7 +104,10 @@ def _queue() -> list[tuple[str, float, bool]]:
 def _left(queue: list[tuple[str, float, bool]], now: float) -> dict[str, str]:
     """What is wrong when nobody takes up new mail: that is a matter of a moment, or of a minute after the unlock."""
     old = [
-        since for folder, since, whole in queue if folder in ("incoming", "maildrop") if whole and since < now - LONG
+        since
+        for folder, since, whole in queue
+        if folder in ("incoming", "maildrop")
+        if whole and since < now - health.LONG
     ]
     said = f"{len(old)} new in it that nobody takes up; next, as root there: systemctl restart postfix.service"
     return {"queue": said} if old else {}

@@ -112,6 +112,7 @@ ENTRIES = listing(ENTRY, 1000)  # files that differ, as `mailops.screen.diffs` h
 FACTS = record({"release": one_of(12, 13), "mailhost_certificate": certificates})
 BY = {"who": line(CELL), "from": line(CELL), "task": line(CELL)}
 RUN = {"changes": CHANGES, "generation": maybe(number())}
+UNWELL = {"unwell": table(line(), 100)}  # what is wrong on the machine when the run is done
 PLAN = record(
     {"changes": CHANGES, "files": ENTRIES, "edited": ENTRIES, "refused": lines()}
     | {"interrupted": flag, "locked": flag, "new_vault": flag}
@@ -126,7 +127,7 @@ STATUS = record(
     | {"vault": maybe(either(OPEN, either(SILENT, record(VAULT | {"open": one_of(False)}, DAMAGE))))}
     | {"services": table(WORD, name=UNIT), "probes": table(line()), "uptime": real(), "drift": NAMES}
     | {"busy": line(), "interrupted": flag},
-    {"generation": number(), "applied": maybe(WHEN), "now": WHEN, "certificate": certificates}
+    {"generation": number(), "held": number(), "applied": maybe(WHEN), "now": WHEN, "certificate": certificates}
     | {"certificate_fault": listing(line(), 10), "packages": listing(line(), 20), "swap": listing(line(), 10)}
     | {"sources": listing(line(), 20)}
     | {"rspamd": line(), "upgraded": line()},
@@ -141,10 +142,10 @@ SAID = {"lines": listing(line(SHORT)), "error": lines(), "hint": advice}
 
 RESULT: dict[str, Shape] = {
     "plan": PLAN,
-    "bootstrap": record(RUN | {"locked": flag}, {"unknown": flag}),
-    "push": record(RUN | {"locked": flag}, {"unknown": flag}),
-    "rollback": record(RUN | {"locked": flag, "generation": number()}),
-    "unlock": record(RUN | {"changed": flag}),
+    "bootstrap": record(RUN | {"locked": flag}, {"unknown": flag} | UNWELL),
+    "push": record(RUN | {"locked": flag}, {"unknown": flag} | UNWELL),
+    "rollback": record(RUN | {"locked": flag, "generation": number()}, UNWELL),
+    "unlock": record(RUN | {"changed": flag}, UNWELL),
     "lock": record(RUN | {"changed": flag}),
     "status": status,
     "certificate": record({"certificate": certificates}),

@@ -175,5 +175,5 @@ def test_the_secret_is_in_the_vault_for_its_program_alone_and_stays(house: House
     finally:
         house.run("mail", "mv /vault/srs/kept /vault/srs/secret")
     assert pushed.returncode
-    assert "secret /vault/srs/secret is not there" in pushed.stderr
+    assert "✗ SRS: /vault/srs/secret is not there" in pushed.stderr
     assert house.fab("-H", "mail", "push").returncode == 0

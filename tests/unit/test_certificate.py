@@ -73,3 +73,12 @@ def test_what_somebody_else_has_made_is_left_alone(item: dict[str, Any]) -> None
 
 def test_what_is_missing_is_made(item: dict[str, Any]) -> None:
     assert found(item) == f"self-signed certificate for {NAME}"
+
+
+def test_one_that_clients_refuse_for_its_dates_is_told(item: dict[str, Any]) -> None:
+    certificate.converge([item])
+    leaf = certificate.read(item["cert"])
+    assert leaf
+    assert certificate.refused(item, leaf.starts) == ""
+    assert "ended on" in certificate.refused(item, leaf.ends)
+    assert "is good from" in certificate.refused(item, leaf.starts - 1)

@@ -1,12 +1,9 @@
-"""What `status` finds wrong with what an open vault holds."""
+"""What `status` tells of a machine."""
 
 from __future__ import annotations
 
-import os
-import sqlite3
+import time
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
@@ -14,37 +11,6 @@ from mailops.health import status as screen
 from mailops.remote import asleep, packages, services, status
 from tests.unit import pretend
 from tests.unit.ssh import hostile
-
-
-@pytest.fixture
-def wanted(tmp_path: Path) -> dict[str, Any]:
-    path = tmp_path / "mail.sqlite"
-    with sqlite3.connect(path) as db:
-        db.execute("CREATE TABLE users(email TEXT)")
-        db.executemany("INSERT INTO users VALUES (?)", [(f"{number}@example.test",) for number in range(2000)])
-    return {"vault": {"mountpoint": str(tmp_path)}, "accounts": {"database": str(path)}}
-
-
-def test_all_is_well(wanted: dict[str, Any]) -> None:
-    assert status._stored(wanted) == {"vault": "", "accounts": "", "DKIM": ""}
-
-
-def test_a_full_vault_is_told(wanted: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "statvfs", lambda path: SimpleNamespace(f_bavail=10, f_frsize=1 << 20))
-    assert status._stored(wanted)["vault"].startswith("10 MiB are left")
-
-
-@pytest.mark.parametrize("at", [0, 8192])
-def test_a_damaged_database_is_told(wanted: dict[str, Any], at: int) -> None:
-    with open(wanted["accounts"]["database"], "r+b") as file:
-        file.seek(at)
-        file.write(b"\xff" * 4096)
-    assert "damaged" in status._stored(wanted)["accounts"]
-
-
-def test_a_missing_database_is_told(wanted: dict[str, Any]) -> None:
-    os.unlink(wanted["accounts"]["database"])
-    assert "there is no mail database" in status._stored(wanted)["accounts"]
 
 
 def test_the_version_of_a_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,3 +54,22 @@ def test_a_daemon_that_is_down_has_a_next_step(
     told = hostile.HONEST["status"] | {"services": {"redis-server.service": "failed"}}
     screen.show(pretend.site(monkeypatch, tmp_path, lambda *_: told, "mail"))
     assert "✗ redis-server.service is failed; next: fab -H mail bootstrap\n" in capsys.readouterr().out
+
+
+def test_what_to_type_has_the_machines_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = hostile.HONEST["status"] | {"probes": {"DKIM": "the key is missing; next: fab -H NAME bootstrap"}}
+    screen.show(pretend.site(monkeypatch, tmp_path, lambda *_: told, "mail"))
+    assert "✗ DKIM: the key is missing; next: fab -H mail bootstrap\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("hours", "words"), [(3, "3 h 0 min ahead of"), (-49, "2 d behind"), (0, "")])
+def test_a_clock_that_is_far_off_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], hours: int, words: str
+) -> None:
+    told = hostile.HONEST["status"] | {"now": time.time() + hours * 3600 + 1, "held": 2}
+    screen.show(pretend.site(monkeypatch, tmp_path, lambda *_: told, "mail"))
+    said = capsys.readouterr().out
+    assert f"● its clock is {words} this computer's" in said if words else "clock" not in said
+    assert "queue 0 (2 on hold)" in said

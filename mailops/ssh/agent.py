@@ -1,6 +1,6 @@
-"""The machine half, packed: a deterministic zip archive of mailops/remote, and the loader that starts it.
+"""The machine half, packed: a deterministic zip archive of mailops/remote, and the command line that starts it.
 
-The machine keeps the archive under its own hash, so it travels once. The loader is all that ever shows in
+The machine keeps the archive under its own hash, so it travels once. The loader (loader.py) is all that ever shows in
 the machine's process table; everything else goes over stdin, in frames.
 """
 
@@ -14,83 +14,8 @@ from pathlib import Path
 
 REMOTE = Path(__file__).parents[1] / "remote"
 EPOCH = (1980, 1, 1, 0, 0, 0)  # same sources, same bytes
+LOADER = Path(__file__).with_name("loader.py")
 ENTRY = "import sys\nfrom remote.__main__ import command\nsys.exit(command(sys.argv[1], sys.argv[2:]))\n"
-
-# Its arguments: where the laptop comes from, the agent's name and size, the call's name. It finds the agent unpacked in
-# the cache, and loads what the call needs while the laptop still works out its arguments; or gets the archive from the
-# laptop. It skips what is not a frame: the line that answered sudo's question when sudo did not ask it. What Python has
-# compiled stays beside the sources for the next call. `/run` serves where /var is full or read-only. The size tells an
-# agent that a power cut or a sweeper has damaged; its length is all that a file can lose by that.
-# Another laptop's agent goes when nobody has used it for a day: sooner, a call may be running from it.
-LOADER = """
-import json, os, sys
-def frame():
-    line = sys.stdin.buffer.readline()
-    while line and not line.startswith(b"MAILOPS "):
-        line = sys.stdin.buffer.readline()
-    return sys.stdin.buffer.read(int(line.split()[1])) if line else sys.exit(1)
-def tell(kind):
-    os.write(1, b'{"t":"%s"}\\n' % kind)
-def size(path):
-    try:
-        return sum(entry.stat().st_size for entry in os.scandir(path + "/remote") if entry.name.endswith(".py"))
-    except OSError:
-        return 0
-def unpack(place, archive):
-    import io, shutil, zipfile
-    os.makedirs(place, mode=0o755, exist_ok=True)
-    new, old = ("%s%s.%d.%s" % (place, name, os.getpid(), word) for word in ("new", "old"))
-    try:
-        zipfile.ZipFile(io.BytesIO(archive)).extractall(new)
-        with open(new + "/agent.pyz", "wb") as file:
-            file.write(archive)
-        if os.path.exists(place + name):
-            os.rename(place + name, old)
-        os.rename(new, place + name)
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
-    return place + name
-def sweep(place):
-    import shutil, time
-    for entry in os.scandir(place):
-        if entry.name != name and time.time() - entry.stat().st_mtime > 86400:
-            shutil.rmtree(entry.path) if entry.is_dir() else os.unlink(entry.path)
-os.umask(0o022)
-tell(b"hello")
-name, expected, call = sys.argv[2], int(sys.argv[3]), sys.argv[4]
-places = ["/var/cache/mailops/", "/run/mailops-agent/"]
-def load(path):
-    sys.path.insert(0, path)
-    import remote.__main__
-    remote.__main__.load(call)
-    return remote.__main__.serve
-path = next((place + name for place in places if size(place + name) == expected), None)
-serve = load(path) if path else None
-args = json.loads(frame())
-if not path:
-    tell(b"agent")
-    archive = frame()
-    for place in places:
-        try:
-            path = unpack(place, archive)
-            break
-        except OSError as error:
-            reason = error
-    else:
-        sys.exit("no room for the agent: %s" % reason)
-    try:
-        sweep(os.path.dirname(path))
-    except OSError:
-        pass
-try:
-    os.utime(path)  # in use
-except OSError:
-    pass
-serve = serve or load(path)
-serve(call, args)
-os._exit(0)  # a thread still reads stdin, which the interpreter's own end trips over
-"""
 
 # Its package brings the whole standard library (-minimal does not); one that a cut run left half installed
 # does not count. Read from dpkg's own file, which is quicker than asking dpkg.
@@ -138,7 +63,15 @@ fi
 
 @cache
 def sources() -> dict[str, bytes]:
-    return {f"remote/{path.name}": path.read_bytes() for path in sorted(REMOTE.glob("*.py"))}
+    """The files of the package and of its rooms, by their names in the archive."""
+    files = {path.relative_to(REMOTE.parent).as_posix(): path for path in REMOTE.rglob("*.py")}
+    return {name: files[name].read_bytes() for name in sorted(files)}
+
+
+@cache
+def loader() -> str:
+    """The program that is sent with each call: loader.py without what it says about itself."""
+    return LOADER.read_text(encoding="utf-8").partition('\n"""\n\n')[2]
 
 
 def archive() -> bytes:
@@ -171,7 +104,7 @@ def command(call: str, install_python: bool, sudo: str = "") -> str:
     name, size = f"agent-{digest()[:16]}", sum(map(len, sources().values()))
     script = f"have_python() {{ {RAN_BEFORE.format(name=name)} || {HAVE_PYTHON}; }}\n"
     script += INSTALL_PYTHON if install_python else NEED_PYTHON
-    script += f'exec python3 -IS -c {shlex.quote(LOADER)} "$1" {name} {size} {call}'
+    script += f'exec python3 -IS -c {shlex.quote(loader())} "$1" {name} {size} {call}'
     # Whatever the login shell is, sh is the one that takes the address apart.
     if not sudo:
         return f"sh -c {shlex.quote(CLIENT + script)}"

@@ -37,7 +37,7 @@ def frame(payload: bytes) -> bytes:
 def test_the_same_sources_give_the_same_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copytree(agent.REMOTE, tmp_path / "remote", copy_function=shutil.copy)  # new times, new order on disk
     was = agent.archive(), agent.digest()
-    for path in (tmp_path / "remote").glob("*.py"):
+    for path in (tmp_path / "remote").rglob("*.py"):
         os.utime(path, (1, 1))
         path.chmod(0o755)
     monkeypatch.setattr(agent, "REMOTE", tmp_path / "remote")
@@ -60,8 +60,10 @@ def test_the_archive_runs_alone_on_the_standard_library(tmp_path: Path) -> None:
 @contextmanager
 def loader(*places: Path) -> Iterator[subprocess.Popen[bytes]]:
     """The loader as the machine runs it, with its caches in `places`."""
-    text = agent.LOADER.replace('["/var/cache/mailops/", "/run/mailops-agent/"]', json.dumps([f"{p}/" for p in places]))
-    assert text != agent.LOADER
+    text = agent.loader().replace(
+        '["/var/cache/mailops/", "/run/mailops-agent/"]', json.dumps([f"{p}/" for p in places])
+    )
+    assert text != agent.loader()
     command = [sys.executable, "-IS", "-c", text, *shlex.split(agent.command("nothing", False))[-1].split()[-4:]]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         yield process
@@ -92,6 +94,24 @@ def test_the_archive_travels_once(tmp_path: Path) -> None:
     with loader(tmp_path / "cache") as second:
         assert kinds(call(second)) == ["hello", "error"]
     assert (first.returncode, second.returncode) == (0, 0)  # no complaint about the open stdin at the end
+
+
+def test_the_rooms_of_the_package_travel_along(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And what is in them counts, when an agent that is there is looked at."""
+    shutil.copytree(agent.REMOTE, tmp_path / "remote", ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "remote/room").mkdir()
+    (tmp_path / "remote/room/file.py").write_text("# inside")
+    monkeypatch.setattr(agent, "REMOTE", tmp_path / "remote")
+    for name in ("sources", "digest"):
+        monkeypatch.setattr(agent, name, getattr(agent, name).__wrapped__)
+    for seen in (["hello", "agent", "error"], ["hello", "error"]):
+        with loader(tmp_path / "cache") as process:
+            assert kinds(call(process)) == seen
+    there = tmp_path / f"cache/agent-{agent.digest()[:16]}/remote/room/file.py"
+    assert there.read_text() == "# inside"
+    there.write_text("")
+    with loader(tmp_path / "cache") as process:
+        assert kinds(call(process)) == ["hello", "agent", "error"]
 
 
 def test_an_older_archive_makes_room(tmp_path: Path) -> None:
@@ -190,7 +210,7 @@ def test_the_command_line_is_sound_shell_and_the_same_for_every_call(install: bo
 def test_the_loader_is_told_where_we_come_from_although_sudo_forgets_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sudo: str
 ) -> None:
-    monkeypatch.setattr(agent, "LOADER", "import sys; print(sys.argv[1:])")
+    monkeypatch.setattr(agent, "loader", lambda: "import sys; print(sys.argv[1:])")
     monkeypatch.setattr(agent, "HAVE_PYTHON", "true")
     for client, told in (("2001:db8::7 50000 22", "2001:db8::7"), ("$(id) `id` 1", "$(id)"), ("", "")):
         environment = {"SSH_CLIENT": client, "PATH": os.environ["PATH"]}

@@ -211,7 +211,7 @@ def push_site(c: Any, site: Site) -> None:
 def plan(c: Any, as_json: bool = False) -> None:
     """What bootstrap would change on each machine; nothing is touched.
 
-    MailopsError (1), when all is shown, where a daemon's own check objects to it.
+    MailopsError (1), when all is shown, where a daemon's own check objects to it, or somebody has a port that we need.
     """
     _say_notes()
     refused: list[str] = []
@@ -225,7 +225,7 @@ def plan(c: Any, as_json: bool = False) -> None:
     fleet.each(c, MADE, work, as_json, _print_plan)
     _doubt_mailhost()
     if refused:
-        raise MailopsError(f"{', '.join(refused)}: a bootstrap would be refused by the daemons' own checks")
+        raise MailopsError(f"{', '.join(refused)}: a bootstrap would be refused")
 
 
 def _doubt_mailhost() -> None:

@@ -27,12 +27,13 @@ QUEUES = {
         "/var/spool/mqueue-client/qf*",
         ("sh", "-c", "sendmail-mta -Ac -q; sendmail-mta -q"),
     ),
-    "nullmailer": ("/var/spool/nullmailer/queue/*", "", ("nullmailer-send", "-s")),
+    "nullmailer": ("/var/spool/nullmailer/queue/*", "/var/spool/nullmailer/failed/*", ("nullmailer-send", "-s")),
     "dma": ("/var/spool/dma/Q*", "", ("dma", "-q1")),
     "opensmtpd": ("/var/spool/smtpd/queue/*/*", "", ("smtpctl", "schedule", "all")),
     "courier": ("/var/lib/courier/msgs/*/C*", "/var/lib/courier/tmp/*/C*", ("courier", "flush")),
 }
 FLUSH = "60"  # seconds
+SYSTEMD = 1  # its process: it listens for a unit's socket, whether or not the service behind it runs
 
 
 class Holder(NamedTuple):
@@ -94,12 +95,15 @@ def holders(wanted: dict[str, Any]) -> list[Holder]:
     """Those who listen on a port of ours and are not ours."""
     ours = services.names([service["unit"] for service in wanted["services"]])
     sockets = _sockets({probe["port"] for probe in wanted["probes"] if probe["port"]})
-    found = {}
-    for port, pid in _processes(sockets) if sockets else ():
-        unit, program = services.unit_of(pid), _program(pid)
-        if unit not in ours and pid != 1:
-            found[port] = Holder(port, pid, program, unit, _package(program), _package(*_unit_files(unit)))
-    return [found[port] for port in sorted(found)]
+    found = []
+    for port, pid in (
+        sorted(_processes(sockets)) if sockets else ()
+    ):  # systemd first: its service would be started again
+        unit = _socket_unit(port) if pid == SYSTEMD else services.unit_of(pid)
+        program = "systemd" if pid == SYSTEMD else _program(pid)
+        if unit not in ours:
+            found.append(Holder(port, pid, program, unit, _package(program), _package(*_unit_files(unit))))
+    return found
 
 
 def _sockets(ports: set[int]) -> dict[str, int]:
@@ -115,16 +119,26 @@ def _sockets(ports: set[int]) -> dict[str, int]:
 
 
 def _processes(sockets: dict[str, int]) -> list[tuple[int, int]]:
-    """(port, process) for each process that holds one of the sockets; of many the first, which is the master."""
-    found: dict[int, int] = {}
+    """(port, process) for who holds one of the sockets: systemd, and of many others the first, which is the master."""
+    found: dict[tuple[int, bool], int] = {}
     for pid in sorted(int(name) for name in os.listdir("/proc") if name.isdecimal()):
         with contextlib.suppress(OSError):  # it has just gone
             for descriptor in os.listdir(f"/proc/{pid}/fd"):
                 with contextlib.suppress(OSError):
                     port = sockets.get(os.readlink(f"/proc/{pid}/fd/{descriptor}").removeprefix("socket:[")[:-1])
-                    if port and pid != 1:
-                        found.setdefault(port, pid)
-    return list(found.items())
+                    if port:
+                        found.setdefault((port, pid == SYSTEMD), pid)
+    return [(port, pid) for (port, _), pid in found.items()]
+
+
+def _socket_unit(port: int) -> str:
+    """The unit for which systemd listens on the port; "" where it says of none."""
+    text = run("systemctl", "show", "--property=Id,Listen", "--state=active", "*.socket", check=False).stdout
+    for block in text.split("\n\n"):
+        lines = block.strip().splitlines()
+        if any(line.startswith("Listen=") and line.split()[0].endswith(f":{port}") for line in lines):
+            return next((line.partition("=")[2] for line in lines if line.startswith("Id=")), "")
+    return ""
 
 
 def _program(pid: int) -> str:
@@ -173,7 +187,8 @@ def _messages(paths: list[str]) -> str:
 
 
 def _folder(paths: list[str]) -> str:
-    return os.path.dirname(min(paths))
+    folders = sorted({os.path.dirname(path) for path in paths})
+    return os.path.commonpath(folders) if folders[3:] else " and ".join(folders)
 
 
 def are_all_ours(wanted: dict[str, Any]) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from subprocess import CompletedProcess
 from typing import Any
 
 import pytest
@@ -54,6 +55,7 @@ class Machine:
         patch.setattr(ports, "QUEUES", {"courier": (f"{root}/queue/C*", "", ("courier", "flush"))})
         patch.setattr(ports, "_sockets", lambda wanted: {str(port): port for port in self.holders if port in wanted})
         patch.setattr(ports, "_processes", lambda sockets: [(port, port) for port in sockets.values()])
+        patch.setattr(ports, "_socket_unit", lambda port: "courier-imap.socket")
         patch.setattr(ports, "_program", lambda pid: self.holders[pid][0])
         patch.setattr(services, "unit_of", lambda pid: self.holders[pid][1])
         patch.setattr(services, "active", lambda units: [unit for unit in units if unit in self.active])
@@ -121,3 +123,35 @@ def test_whoever_else_has_one_is_named_and_nothing_is_touched(
 def test_our_own_daemons_hold_nothing_up(machine: Machine) -> None:
     machine.holders = {25: ("/usr/lib/postfix/sbin/master", "postfix@-.service"), 993: ("dovecot", "dovecot.service")}
     assert ports.make_room(WANTED | {"packages": []}, machine) == []
+
+
+LISTEN = """ActiveState=active
+Listen=/run/odd.sock (Stream)
+Id=odd.socket
+
+Listen=[::]:125 (Stream)
+Listen=127.0.0.1:25 (Stream)
+Id=mta.socket
+"""
+
+
+def test_whoever_systemd_listens_for_is_named_and_stops_before_its_service(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    machine.holders[993] = ("/usr/sbin/couriertcpd", "courier-imap.service")
+    monkeypatch.setattr(ports, "_processes", lambda _: [(993, 993), (993, 1)])
+    (tmp_path / "courier-imap.list").write_text(
+        "/usr/lib/systemd/system/courier-imap.socket\n/usr/lib/systemd/system/courier-imap.service\n"
+    )
+    planned = ports.make_room(WANTED | {"packages": []}, machine)
+    assert planned[0] == "stop courier-imap.socket, which has port 993: systemd (courier-imap.socket, process 1)"
+    stopped = [command[2] for command in machine.ran if "stop" in command]
+    assert stopped == ["courier-imap.socket", "courier-imap.service"]
+    monkeypatch.setattr(ports, "_socket_unit", lambda port: "dovecot.socket")
+    assert [holder.unit for holder in ports.holders(WANTED)] == ["courier-imap.service"]
+
+
+def test_systemd_says_for_which_unit_it_has_a_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    socket_unit = ports._socket_unit
+    monkeypatch.setattr(ports, "run", lambda *_, **__: CompletedProcess((), 0, LISTEN, ""))
+    assert [socket_unit(port) for port in (25, 125, 5)] == ["mta.socket", "mta.socket", ""]

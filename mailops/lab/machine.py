@@ -76,16 +76,23 @@ def machines(lab: Lab) -> list[Machine]:
 
 def lay_out(machine: Machine, image: Path) -> None:
     """Make the overlay of a machine that has no folder."""
-    for part in ("upper", "work", "root"):
-        (machine.folder / part).mkdir(parents=True)
+    make_layer(machine)
+    (machine.folder / "root").mkdir()
     (machine.folder / "image").symlink_to(image)
     mount(machine)
+
+
+def make_layer(machine: Machine) -> None:
+    """An empty layer for all that the machine writes."""
+    for part in ("upper", "work"):
+        (machine.folder / part).mkdir(parents=True)
 
 
 def mount(machine: Machine) -> None:
     if not os.path.ismount(machine.root):
         lower, upper, work = (machine.folder / part for part in ("image", "upper", "work"))
-        layers = f"lowerdir={lower},upperdir={upper},workdir={work}"
+        below = machine.folder / "below"  # what it had written until a snapshot was taken
+        layers = f"lowerdir={f'{below}:' if below.exists() else ''}{lower},upperdir={upper},workdir={work}"
         try:
             sh(["mount", "-t", "overlay", machine.unit, "-o", layers, machine.root])
         except LabError as error:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from mailops.lab import blueprint, cache, dns, host, layout, running
+from mailops.lab import blueprint, cache, dns, host, layout, running, snapshot
 from mailops.lab.blueprint import Place, Plan
 from mailops.lab.furnish import Login, furnish, host_key, make_identity
 from mailops.lab.image import RECIPES, Say, images
@@ -151,6 +151,28 @@ def down(lab_name: str) -> list[str]:
                 cache.stop()
                 host.bridge_down()
     return names
+
+
+def keep(lab_name: str) -> None:
+    """Take a snapshot of a lab, unless it has one; its machines are off for a moment."""
+    host.require_root()
+    lab = Lab(lab_name)
+    with locked(f"lab-{lab.name}"):
+        if not snapshot.exists(lab):
+            snapshot.take(lab)
+
+
+def is_kept(lab_name: str) -> bool:
+    """Whether a lab has a snapshot to come back to."""
+    return snapshot.exists(Lab(lab_name))
+
+
+def come_back(lab_name: str) -> None:
+    """The lab as it was at its snapshot, as after a power cut at that moment; LabError if there is none."""
+    host.require_root()
+    lab = Lab(lab_name)
+    with locked(f"lab-{lab.name}"):
+        snapshot.come_back(lab)
 
 
 def _whatever(lab: Lab, name: str) -> Machine:

@@ -1,6 +1,7 @@
 """The lab for the end-to-end tests: one site per Debian release, booted and bootstrapped once, then shared.
 
 Each release is a group of its own, so that two pytest workers run the two labs side by side.
+One failure is one failure: after a test that failed, the next one finds the house as it was after its bootstrap.
 MAILOPS_TEST_KEEP=1 leaves the labs up and uses them again, which is what one wants while writing a test;
 MAILOPS_TEST_LAB gives them another name than "test".
 """
@@ -10,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ import tomlkit
 
 from tests.e2e.house import House
 from tests.e2e.watch import Watch
+
+HOUSES = pytest.StashKey[dict[int, House]]()
 
 # A shell has its background work ignore Ctrl-C, and what that starts ignores it as well: some tests press it.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
@@ -34,6 +37,24 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.xdist_group(f"debian{release}"))
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A failure, of the test itself or of what was made or put away for it, spoils the house."""
+    report = yield
+    if report.failed and (house := getattr(item, "funcargs", {}).get("house")):
+        house.spoiled = True
+    return report
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Not at the end of the test that failed: whoever runs that one alone wants to look around."""
+    release = getattr(getattr(item, "callspec", None), "params", {}).get("house")
+    house = item.session.stash.get(HOUSES, {}).get(release)
+    if house and house.spoiled:
+        house.restore()
+
+
 @pytest.fixture(scope="session", params=[12, 13], ids=["debian12", "debian13"])
 def house(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     """A bootstrapped site: mailhost, two null clients, and the outside world."""
@@ -43,6 +64,8 @@ def house(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     house.build(anew=not keep)
     with Watch(house) as house.bootstrap_watch:
         house.fab("bootstrap")
+    house.keep()
+    request.session.stash.setdefault(HOUSES, {})[request.param] = house
     yield house
     if not keep:
         house.remove()

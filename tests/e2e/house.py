@@ -76,15 +76,33 @@ class House:
         self.printed: list[str] = []  # all that mailops said since the lab was made, for the search for secrets
         self.bootstrap_watch: Watch  # who could have looked on while the machines were set up
         self.hosts_toml = folder / "hosts.toml"
+        self.is_new = False
+        self.spoiled = False  # a test has failed in it
+        self.restored = 0  # how often it was put back
 
     def build(self, anew: bool) -> None:
         if anew:
             replica.down(self.lab)
+        self.is_new = not replica.status(self.lab)
         source = self.folder / "hosts.toml"
         source.write_text(SITE.format(release=self.release, other=25 - self.release))
         self.hosts_toml = replica.up(source, self.lab, print)
         if self._printed_log.exists():  # a lab that was kept
             self.printed.append(self._printed_log.read_text())
+
+    def keep(self) -> None:
+        """Remember how all is now, just bootstrapped; a lab of an earlier run has met tests already."""
+        if self.is_new:
+            replica.keep(self.lab)
+            self.fab("unlock")
+
+    def restore(self) -> None:
+        """As it was then, whatever a failed test has left: stopped agents, held locks, daemons that hang."""
+        if replica.is_kept(self.lab):
+            replica.come_back(self.lab)
+            self.restored += 1
+        self.fab("bootstrap")  # by what the site says now; the vault is open after it
+        self.spoiled = False
 
     @property
     def _printed_log(self) -> Path:

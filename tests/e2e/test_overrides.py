@@ -53,10 +53,20 @@ GOOD = {
 
 
 @pytest.fixture(scope="module")
-def stream(house: House) -> Iterator[Stream]:
-    house.fab("unlock")
-    with Stream(house, (USER1, USER2), pause=0.4) as stream:
-        yield stream
+def streams(house: House) -> Iterator[list[tuple[int, Stream]]]:
+    """One stream that goes on from test to test; another after the house was put back, which ended the first."""
+    streams: list[tuple[int, Stream]] = []
+    yield streams
+    if streams and streams[-1][0] == house.restored:
+        streams[-1][1].__exit__(None, None, None)
+
+
+@pytest.fixture
+def stream(house: House, streams: list[tuple[int, Stream]]) -> Stream:
+    if not streams or streams[-1][0] != house.restored:
+        house.fab("unlock")
+        streams.append((house.restored, Stream(house, (USER1, USER2), pause=0.4).__enter__()))
+    return streams[-1][1]
 
 
 @pytest.fixture
@@ -344,7 +354,11 @@ def test_a_main_cf_that_nobody_may_read_is_refused_with_the_way_out(flowing: Hou
 # And all the while
 
 
-def test_every_message_of_the_stream_has_arrived_exactly_once(flowing: House, stream: Stream) -> None:
+def test_every_message_of_the_stream_has_arrived_exactly_once(
+    flowing: House, stream: Stream, streams: list[tuple[int, Stream]]
+) -> None:
     """The last one here: it ends the stream."""
-    assert stream.put_off() > 0, "mail was put off while a daemon was broken: the stream has met what it was meant to"
+    assert len(streams) > 1 or stream.put_off() > 0, (
+        "mail was put off while a daemon was broken: the stream has met what it was meant to"
+    )
     stream.assert_arrived(seconds=90)

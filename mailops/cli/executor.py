@@ -13,7 +13,7 @@ from invoke import Executor as InvokeExecutor
 from invoke.exceptions import Exit
 
 from mailops import fleet, secrets
-from mailops.errors import BAD_INPUT, MailopsError, Untouched
+from mailops.errors import BAD_INPUT, INTERRUPTED, PIPE_CLOSED, MailopsError, Untouched
 from mailops.roles import MADE, having
 from mailops.ssh import headstart
 
@@ -30,8 +30,6 @@ AT_ONCE = {
     "lock": having("vault"),
 }
 COMMANDS = ("fab", "mailops")
-INTERRUPTED = 130  # as a shell has it for SIGINT
-PIPE_CLOSED = 141  # and for SIGPIPE
 
 
 class Executor(fabric.Executor):  # type: ignore[misc]

@@ -14,7 +14,7 @@ from tasks import namespace
 
 PROJECT = Path(__file__).parents[2]
 DOCUMENTS = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/architecture.md", "docs/vault.md", "docs/move.md"]
-DOCUMENTS += ["docs/upgrade-debian.md", "docs/rspamd.md"]
+DOCUMENTS += ["docs/upgrade-debian.md", "docs/rspamd.md", "docs/reference.md", "SECURITY.md"]
 README = (PROJECT / "README.md").read_text(encoding="utf-8")
 ARCHITECTURE = (PROJECT / "docs/architecture.md").read_text(encoding="utf-8")
 

@@ -183,15 +183,13 @@ def tomorrow(tmp_path: Path) -> Callable[..., str]:
     shutil.copytree(PROJECT / "mailops", copy / "mailops", symlinks=False, ignore=ignored)
     for name in ("tasks.py", "fabfile.py", "fabric.yaml"):
         shutil.copy(PROJECT / name, copy / name)
-    role = copy / "mailops/roles/mailhost.py"
-    text, count = re.subn(
-        r"(ATTRIBUTES: .*\{\n)",
-        r'\1    "/etc/postfix/more.cf": (0o640, "root", "postfix"),\n'
-        r'    "/etc/rspamd/local.d/arc.conf": (0o640, "root", "_rspamd"),\n',
-        role.read_text(),
-    )
-    assert count == 1
-    role.write_text(text)
+    for service, before, line in (
+        ("postfix", "        additions=", 'attributes={"/etc/postfix/more.cf": (0o640, "root", "postfix")},'),
+        ("rspamd", "            ADDITIONS:", '"/etc/rspamd/local.d/arc.conf": (0o640, "root", "_rspamd"),'),
+    ):
+        source = copy / f"mailops/services/{service}.py"
+        assert source.read_text().count(before) == 1
+        source.write_text(source.read_text().replace(before, f"{line}\n{before}"))
     (copy / "mailops/templates/postfix/any/etc/postfix/more.cf").write_text("# more\n")
     (copy / "mailops/templates/rspamd/any/etc/rspamd/local.d/neural.conf").unlink()
 

@@ -28,7 +28,8 @@ CHECKS = (
     quiet("postconf"),
     quiet("postconf -M"),
     quiet("postmap -q mailops inline:{mailops=x}"),
-    quiet("postfix check"),
+    # A file that a killed cleanup(8) left behind is no fault of the configuration, and stays there for days.
+    quiet("postfix check", but="postsuper: warning: bogus file name: "),
 )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -334,3 +335,27 @@ def test_a_source_gives_its_package_alone_and_is_believed_by_one_key(release: in
     ]
     assert not made("debian").sources
     assert not [file.path for file in made("debian").files if file.path.startswith("/etc/apt")]
+
+
+BOGUS = "postsuper: warning: bogus file name: incoming/867455.7334"
+
+
+@pytest.mark.parametrize(
+    ("says", "ends", "good"),
+    [
+        ("", 0, True),
+        (BOGUS, 0, True),
+        ("", 1, False),
+        (f"{BOGUS}\npostfix: fatal: no", 1, False),
+        ("warning: x", 0, False),
+    ],
+)
+def test_what_a_killed_daemon_left_in_the_queue_is_no_fault_of_a_change(
+    tmp_path: Path, says: str, ends: int, good: bool
+) -> None:
+    (tmp_path / "postfix").write_text(f"#!/bin/sh\n[ -z '{says}' ] || echo '{says}' >&2\nexit {ends}\n")
+    (tmp_path / "postfix").chmod(0o755)
+    check = next(check for unit in manifest().services for check in unit.checks if "postfix check" in check[-1])
+    done = subprocess.run(check, env={"PATH": f"{tmp_path}:/usr/bin:/bin"}, capture_output=True, text=True, check=False)
+    assert (done.returncode == 0) == good
+    assert "bogus" not in done.stderr

@@ -99,7 +99,8 @@ OWN_ROOMS = (
     "mailops.console_door",
 )
 KNOW_A_DAEMON = """
-    bootstrap changes.drift health.status manifest ssh.protocol site.about site.model site.reader site.rules site.values tasks
+    bootstrap changes.drift health.status manifest ssh.protocol site.about site.model site.reader site.rules
+    site.values tasks
     remote.account_commands remote.address remote.before remote.boot remote.conversation remote.crypt remote.daemon_log
     remote.database remote.dkim remote.files remote.local remote.machine remote.owners remote.ports remote.probe
     remote.relay remote.run remote.senders remote.services remote.sessions remote.status remote.transaction

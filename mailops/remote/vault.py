@@ -176,12 +176,11 @@ def _feed(passphrase: str, starting: subprocess.Popen[bytes]) -> None:
 
 def _refusal(vault: dict[str, Any]) -> AgentError:
     """Why the unit did not start."""
+    other = f"gocryptfs.conf is not as it was: the one that opened the vault last is in {vault_conf.COPY}"
+    hints = [] if vault_conf.is_as_it_was(vault) else [other]
     if _exit_status() == WRONG_PASSPHRASE:
-        hint = AGAIN
-        if not vault_conf.is_as_it_was(vault):
-            hint += f"; gocryptfs.conf is not as it was: the one that opened the vault last is in {vault_conf.COPY}"
-        return AgentError(WRONG, hint, LOCKED)
-    return AgentError(f"the vault could not be opened: {services.log(UNIT)}")
+        return AgentError(WRONG, "; ".join([AGAIN, *hints]), LOCKED)
+    return AgentError(f"the vault could not be opened: {services.log(UNIT)}", "; ".join(hints))
 
 
 def _exit_status() -> int:

@@ -54,7 +54,7 @@ def way_back(vault: dict[str, Any]) -> str:
         return f"mount its disk, or bring its files back; for a new vault instead, as root there: rm -r {COPY}"
     if not any(_wrong(f"{COPY}/{name}") for name in (CONF, NAMES)):
         odd = [path for path in (f"{folder}/{name}" for name in (CONF, NAMES)) if _is_odd(path)]
-        away = f"mv {' '.join(odd)} /root/ && " if odd else ""  # cp(1) writes over no folder
+        away = f"mv {' '.join(odd)} /root/ && " if odd else ""
         return f"bring back the copy, as root there: {away}cp -p {COPY}/* {folder}/"
     return "bring them back from a backup, or open the vault with its recovery key: see docs/vault.md"
 
@@ -83,8 +83,8 @@ def is_as_it_was(vault: dict[str, Any]) -> bool:
 
 
 def _is_odd(path: str) -> bool:
-    """A folder, a pipe… where a file should be."""
-    return os.path.exists(path) and not os.path.isfile(path)
+    """A folder, a pipe, a link to nowhere… where a file should be: cp(1) writes over none of them."""
+    return os.path.lexists(path) and not os.path.isfile(path)
 
 
 def _wrong(path: str) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from mailops.remote import vault as vaults
 from mailops.remote import vault_conf
 from mailops.remote.errors import AgentError
 
@@ -80,7 +81,11 @@ def test_the_way_back_is_the_copy_of_what_opened_the_vault_last(vault: dict[str,
     assert Path(vault_conf.COPY, "gocryptfs.conf").read_text() == json.dumps(WHOLE), "no damaged one takes its place"
 
 
-@pytest.mark.parametrize("make", [os.mkdir, os.mkfifo])
+def to_nowhere(path: Path) -> None:
+    path.symlink_to("/nowhere/gocryptfs.conf")
+
+
+@pytest.mark.parametrize("make", [os.mkdir, os.mkfifo, to_nowhere])
 def test_what_is_no_file_is_moved_out_of_the_copys_way(vault: dict[str, str], make: Callable[[Path], None]) -> None:
     vault_conf.keep(vault)
     conf(vault).unlink()
@@ -109,3 +114,16 @@ def test_an_empty_folder_where_a_vault_was_is_no_new_vault(vault: dict[str, str]
     with pytest.raises(AgentError, match="is empty, and this machine has had a vault there") as refused:
         vault_conf.require({"cipherdir": str(tmp_path / "unmounted")})
     assert "mount its disk" in refused.value.hint
+
+
+@pytest.mark.parametrize("code", [vaults.WRONG_PASSPHRASE, 23])
+def test_a_vault_that_does_not_open_with_another_conf_tells_where_the_last_one_is(
+    vault: dict[str, str], monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    """One changed byte is a wrong passphrase, or a number that gocryptfs refuses."""
+    monkeypatch.setattr(vaults, "_exit_status", lambda: code)
+    monkeypatch.setattr(vaults.services, "log", lambda _: "scryptn too low")
+    vault_conf.keep(vault)
+    assert vault_conf.COPY not in vaults._refusal(vault).hint
+    conf(vault).write_text(json.dumps(WHOLE).replace("65536", "5536"))
+    assert vault_conf.COPY in vaults._refusal(vault).hint

@@ -71,6 +71,9 @@ def _odd(name: str, result: dict[str, Any]) -> list[str]:
     odd += [f"not yet {line}; next: fab -H {name} bootstrap" for line in result.get("sources", [])]
     if broken := result.get("packages"):
         odd.append(f"packages are half installed: {', '.join(broken)}; next, as root there: dpkg --configure -a")
+    if held := result.get("held_packages"):
+        names = " ".join(held)
+        odd.append(f"held, so without updates: {', '.join(held)}; next, as root there: apt-mark unhold {names}")
     if swap := result.get("swap"):
         odd.append(
             f"swap is in clear ({', '.join(swap)}), and may hold what a thief of the disk reads; "

@@ -11,7 +11,7 @@ import hashlib
 import os
 from typing import Any
 
-from . import files, generations, packages
+from . import dpkg, files, generations
 from .errors import AgentError
 from .shell import run
 
@@ -30,7 +30,7 @@ def told(wanted: dict[str, Any], displaced: bool = False) -> list[str]:
 
 def _files(wanted: dict[str, Any]) -> list[str]:
     """Files that somebody has made or changed, and where they are kept, as the origins of their paths."""
-    fresh = packages.conffiles()
+    fresh = dpkg.conffiles()
     lines = []
     for file in wanted["files"]:
         path = file["path"]
@@ -61,9 +61,9 @@ def _spool() -> list[str]:
 def _homes(wanted: dict[str, Any]) -> list[str]:
     """Where its configuration, which is not ours yet, has mail elsewhere."""
     places = []
-    if packages.version("postfix") and (home := _said("postconf", "-hx", "home_mailbox")):
+    if dpkg.version("postfix") and (home := _said("postconf", "-hx", "home_mailbox")):
         places.append(f"~/{home} of Unix users")
-    if "dovecot-core" in wanted["packages"] and packages.version("dovecot-core"):
+    if "dovecot-core" in wanted["packages"] and dpkg.version("dovecot-core"):
         said = dict(line.split(" = ", 1) for line in _said("doveconf", "-n").splitlines() if " = " in line)
         if settings := [f"{name} = {said[name]}" for name in PLACES if said.get(name)]:
             places.append(f"Dovecot's {', '.join(settings)}")
@@ -72,7 +72,7 @@ def _homes(wanted: dict[str, Any]) -> list[str]:
 
 def _queues() -> list[str]:
     """Of Postfix, where they are not in Debian's place, from which ours goes on."""
-    if not packages.version("postfix"):
+    if not dpkg.version("postfix"):
         return []
     lines = []
     for conf in ["/etc/postfix", *_said("postconf", "-hx", "multi_instance_directories").replace(",", " ").split()]:

@@ -16,6 +16,7 @@ from . import (
     before,
     certificate,
     dkim,
+    dpkg,
     drift,
     files,
     generations,
@@ -187,7 +188,7 @@ class Convergence(Run):
             self.room("ports", lambda: ports.make_room(wanted, link))
         for line in before.told(wanted, displaced="ports" in self.changes):
             link.say(line)
-        if packages.missing(wanted["packages"]):
+        if dpkg.missing(wanted["packages"]):
             _expect_debians()
             self.room("units", self.tie_units)
         warm = Warming(wanted["services"])
@@ -230,7 +231,7 @@ class Convergence(Run):
         """A push brings the files of a newer mailops, and not what these may need."""
         wanted = self.wanted
         folders = list(wanted["directories"])
-        lacking = [*packages.missing(wanted["packages"]), *users.converge(wanted["users"], dry_run=True)]
+        lacking = [*dpkg.missing(wanted["packages"]), *users.converge(wanted["users"], dry_run=True)]
         if self.opened and wanted["vault"]:
             folders += wanted["vault"]["directories"]
         lacking += [f"folder {folder['path']}" for folder in folders if not os.path.isdir(folder["path"])]

@@ -1,14 +1,15 @@
-"""Debian packages: which are installed (dpkg's own status file), and installing what is missing."""
+"""Debian packages: installing what is missing, while package scripts start no daemon."""
 
 from __future__ import annotations
 
-import contextlib
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from . import dpkg
 from .errors import AgentError
 from .lock import RUN
 from .shell import ENVIRONMENT, run, runs, tail, write_atomic
@@ -16,8 +17,6 @@ from .shell import ENVIRONMENT, run, runs, tail, write_atomic
 if TYPE_CHECKING:
     import subprocess
 
-STATUS = "/var/lib/dpkg/status"
-UCF = "/var/lib/ucf/hashfile"
 LISTS = "/var/lib/apt/lists"
 POLICY = "/usr/sbin/policy-rc.d"
 INSTALLING = f"{RUN}/installing"
@@ -38,64 +37,14 @@ exit 0
 """
 # A source that does not answer is no reason to wait for long.
 BRIEFLY = ("-o", "Acquire::Retries=1", "-o", "Acquire::http::Timeout=10", "-o", "Acquire::https::Timeout=10")
+# apt's, dpkg's and debconf's words for a lock that another process has. A disk that cannot be written is none.
+HELD = re.compile("Could not get lock|locked by another process")
 A_DAY = 86400.0  # seconds
 PATIENCE = 300.0  # seconds for another apt to finish
 
 
 class Unfetched(AgentError):
     """A package that the lists name is not where they say."""
-
-
-def broken() -> list[str]:
-    """Packages that are neither installed nor removed: an upgrade that did not end well."""
-    fine = ("installed", "config-files", "not-installed")
-    found, name = [], ""
-    with open(STATUS, encoding="utf-8", errors="replace") as file:
-        for line in file:
-            if line.startswith("Package: "):
-                name = line.split()[-1]
-            elif line.startswith("Status: ") and line.split()[-1] not in fine:
-                found.append(f"{name} is {line.split()[-1]}")
-    return found
-
-
-def provides(package: str) -> set[str]:
-    """What else the package counts as (deb-control(5), Provides)."""
-    with open(STATUS, encoding="utf-8", errors="replace") as file:
-        _, _, entry = f"\n{file.read()}".partition(f"\nPackage: {package}\n")
-    line = next((line for line in entry.partition("\n\n")[0].splitlines() if line.startswith("Provides: ")), "")
-    return {word.split()[0] for word in line.removeprefix("Provides: ").split(",") if word.strip()}
-
-
-def conffiles() -> dict[str, str]:
-    """The configuration files of packages, as they brought them: path -> MD5 (deb822(5), Conffiles; ucf(1))."""
-    with open(STATUS, encoding="utf-8", errors="replace") as file:
-        lines = [line.split()[:2] for line in file if line.startswith(" /")]
-    with contextlib.suppress(FileNotFoundError), open(UCF, encoding="utf-8", errors="replace") as file:
-        lines += [line.split()[::-1] for line in file]
-    return {words[0]: words[1] for words in lines if len(words) == 2}
-
-
-def missing(wanted: list[str]) -> list[str]:
-    """Those of `wanted` that are not installed; read from dpkg's own file, which spares a process."""
-    with open(STATUS, "rb") as file:
-        text = b"\n" + file.read()
-    return [name for name in wanted if not _is_installed(text, name.encode())]
-
-
-def version(name: str) -> str:
-    """The installed version of a package, "" when it is not there."""
-    with open(STATUS, encoding="utf-8", errors="replace") as file:
-        _, found, entry = f"\n{file.read()}".partition(f"\nPackage: {name}\n")
-    fields = dict(line.split(": ", 1) for line in entry.partition("\n\n")[0].splitlines() if ": " in line)
-    return fields.get("Version", "") if found and fields.get("Status", "").endswith(" installed") else ""
-
-
-def _is_installed(text: bytes, name: bytes) -> bool:
-    """deb822(5): each entry begins with its Package, and has a Status."""
-    entry = text.find(b"\nPackage: %s\n" % name)
-    status = text.find(b"\nStatus: ", entry + 1)
-    return entry >= 0 and text[status + 1 : text.find(b"\n", status + 1)].endswith(b" ok installed")  # held ones, too
 
 
 def converge(
@@ -109,7 +58,7 @@ def converge(
     `debconf` answers what they ask (debconf-set-selections(1)); of a package that is there already it is left as it is.
     `unpacked` is called with the name of each package that is there and was not set up yet.
     """
-    absent = missing(wanted)
+    absent = dpkg.missing(wanted)
     if dry_run:
         return [f"install {name}" for name in absent]
     if absent:
@@ -141,14 +90,8 @@ def take(versions: dict[str, str], link: Any) -> None:
 
 def _finish_others() -> None:
     """What an interrupted run has left half installed."""
-    if any(state not in ("installed", "config-files") for state in _states()):
+    if dpkg.half_done():
         _patiently("dpkg", "--configure", "-a", "--force-confold")
-
-
-def _states() -> set[str]:
-    """The states that packages are in (dpkg-query(1))."""
-    with open(STATUS, encoding="utf-8", errors="replace") as file:
-        return {line.split()[-1] for line in file if line.startswith("Status: ")}
 
 
 def _lists_age() -> float:
@@ -170,7 +113,7 @@ def _patiently(*command: str, stdin: str = "") -> None:
 def _wait_for_locks(*command: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
     deadline = time.monotonic() + PATIENCE
     while (done := run(*command, stdin=stdin, check=False, timeout=None)).returncode:
-        if " lock" not in done.stderr or time.monotonic() > deadline:
+        if not HELD.search(done.stderr) or time.monotonic() > deadline:
             break
         time.sleep(1)
     return done

@@ -12,7 +12,7 @@ import glob
 import os
 from typing import Any, NamedTuple
 
-from . import packages, services
+from . import dpkg, services
 from .errors import AgentError
 from .shell import run
 
@@ -59,7 +59,7 @@ def make_room(wanted: dict[str, Any], link: Any, dry_run: bool = False) -> list[
         raise AgentError(f"{told}; nothing was made", "stop it or give it another port, then try again")
     units = {holder.unit: [one for one in found if one.unit == holder.unit] for holder in found}
     others = _siblings(found, wanted)
-    waiting = _waiting() if units or "postfix" in packages.missing(wanted["packages"]) else {}
+    waiting = _waiting() if units or "postfix" in dpkg.missing(wanted["packages"]) else {}
     if not dry_run and (units or waiting):
         _send(waiting)
         for unit in [*units, *others]:
@@ -167,7 +167,7 @@ def _package(*files: str) -> str:
 def _is_mail(holder: Holder) -> bool:
     """Whether it is of a package that Debian takes for a mail server, or was (it may be removed, and run on)."""
     name = holder.unit.removesuffix(".service").partition("@")[0]
-    return name in QUEUES or bool(MAIL & (packages.provides(holder.package) | packages.provides(holder.owner)))
+    return name in QUEUES or bool(MAIL & (dpkg.provides(holder.package) | dpkg.provides(holder.owner)))
 
 
 def _waiting() -> dict[str, list[str]]:
@@ -197,4 +197,4 @@ def are_all_ours(wanted: dict[str, Any]) -> bool:
     A Postfix whose package another mail server has replaced may run on (Debian 13 leaves it so).
     """
     running = services.running(wanted["services"])
-    return len(running) == len(wanted["services"]) and not packages.missing(wanted["packages"])
+    return len(running) == len(wanted["services"]) and not dpkg.missing(wanted["packages"])

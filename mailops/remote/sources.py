@@ -10,7 +10,7 @@ import json
 import os
 from typing import Any
 
-from . import machine, packages
+from . import dpkg, machine, packages
 from .errors import AgentError
 from .files import read, read_json
 from .shell import run, write_atomic
@@ -42,7 +42,7 @@ def waiting(wanted: dict[str, Any]) -> list[str]:
 def lacking(wanted: dict[str, Any]) -> list[str]:
     """The packages of the sources that are not installed at all."""
     names = [name for source in named(wanted) for name in source["packages"]]
-    return packages.missing(names) if names else []
+    return dpkg.missing(names) if names else []
 
 
 def refuse_shared(wanted: dict[str, Any]) -> None:
@@ -80,7 +80,7 @@ class Move:
     def __init__(self, wanted: dict[str, Any], link: Any) -> None:
         self.wanted, self.link, self.past = wanted, link, _note()
         sources = [*named(wanted), *self.past["from"]]
-        self.before = {name: packages.version(name) for source in sources for name in source["packages"]}
+        self.before = {name: dpkg.version(name) for source in sources for name in source["packages"]}
         self.changed: list[str] = []
         self.reached = False  # whether everything comes from where it is to come
 

@@ -102,6 +102,7 @@ def status(value: Any) -> dict[str, Any]:
 WHEN = real(0, MAXIMUM_TIME)
 WORD = matching(r"[a-z-]+", "word", 32)
 UNIT = matching(r"[A-Za-z0-9@:._\\-]+", "unit", 256)  # systemd.unit(5)
+PACKAGE = matching(r"[a-z0-9][a-z0-9+.-]+", "package", 128)  # deb-control(5)
 NAMES = listing(line())
 CHANGES = table(listing(line(SHORT)), 100)
 TOLD = {"path": line(), "secret": flag, "was": line(), "now": line()}
@@ -129,7 +130,7 @@ STATUS = record(
     | {"busy": line(), "interrupted": flag},
     {"generation": number(), "held": number(), "applied": maybe(WHEN), "now": WHEN, "certificate": certificates}
     | {"certificate_fault": listing(line(), 10), "packages": listing(line(), 20), "swap": listing(line(), 10)}
-    | {"sources": listing(line(), 20)}
+    | {"sources": listing(line(), 20), "held_packages": listing(PACKAGE, 20)}
     | {"rspamd": line(), "upgraded": line()},
 )
 TOOK = real(-MAXIMUM_TIME)  # seconds; earlier versions took them from a clock that could be set back

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mailops.remote import before, generations, packages
+from mailops.remote import before, dpkg, generations
 from mailops.remote.errors import AgentError
 
 
@@ -23,8 +23,8 @@ def said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     monkeypatch.setattr(before, "_said", lambda *command: answers.get(" ".join(command), ""))
     monkeypatch.setattr(before, "MAIL", str(tmp_path / "mail"))
     monkeypatch.setattr(generations, "ACTIVE", str(tmp_path / "active"))
-    monkeypatch.setattr(packages, "STATUS", str(tmp_path / "status"))
-    monkeypatch.setattr(packages, "UCF", str(tmp_path / "ucf"))
+    monkeypatch.setattr(dpkg, "STATUS", str(tmp_path / "status"))
+    monkeypatch.setattr(dpkg, "UCF", str(tmp_path / "ucf"))
     (tmp_path / "mail").mkdir()
     entry = "Package: {}\nStatus: install ok installed\nVersion: 1\n\n"
     text = "".join(entry.format(name) for name in ("postfix", "dovecot-core"))

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mailops.remote import packages, ports, services
+from mailops.remote import dpkg, ports, services
 from mailops.remote.errors import AgentError
 
 WANTED: dict[str, Any] = {
@@ -50,7 +50,7 @@ class Machine:
         (root / "courier-base.list").write_text("/usr/sbin/couriertcpd\n")
         for package, units in UNITS.items():
             (root / f"{package}.list").write_text("".join(f"/usr/lib/systemd/system/{unit}\n" for unit in units))
-        patch.setattr(packages, "STATUS", str(root / "status"))
+        patch.setattr(dpkg, "STATUS", str(root / "status"))
         patch.setattr(ports, "LISTS", str(root))
         patch.setattr(ports, "QUEUES", {"courier": (f"{root}/queue/C*", "", ("courier", "flush"))})
         patch.setattr(ports, "_sockets", lambda wanted: {str(port): port for port in self.holders if port in wanted})

@@ -24,6 +24,7 @@ from mailops.remote import (
     candidate,
     converge,
     daemon_log,
+    dpkg,
     drift,
     generations,
     history,
@@ -94,7 +95,7 @@ class Paper:
         patch.setattr(probe, "await_all", lambda *_: self.answer())
         patch.setattr(machine, "vault_is_open", lambda _: self.opened)
         patch.setattr(converge.installed, "converge", lambda **_: [])
-        patch.setattr(packages, "missing", lambda _: [])
+        patch.setattr(dpkg, "missing", lambda _: [])
         patch.setattr(packages, "converge", lambda *_, **__: self.packages())
 
     # The laptop's side of the link
@@ -221,7 +222,7 @@ def test_a_unit_that_is_there_waits_for_the_generation(paper: Paper, monkeypatch
     """Only missing ones are written before packages come, which may fail to come."""
     monkeypatch.setattr(converge, "FIRST", (str(paper.etc / "units"),))
     paper.push(paper.file("units/a", b"a1"), paper.file("main.cf", b"1"))
-    monkeypatch.setattr(packages, "missing", lambda _: ["new"])
+    monkeypatch.setattr(dpkg, "missing", lambda _: ["new"])
 
     def fail() -> list[str]:
         raise AgentError("apt-get could not")
@@ -231,7 +232,7 @@ def test_a_unit_that_is_there_waits_for_the_generation(paper: Paper, monkeypatch
     assert paper.refused(*wanted, task="bootstrap").message == "apt-get could not"
     assert (paper.read("units/a"), paper.read("units/b"), paper.read("main.cf")) == (b"a1", b"b2", b"1")
     assert "need what is not there: new" in paper.refused(*wanted, task="push").message
-    monkeypatch.setattr(packages, "missing", lambda _: [])
+    monkeypatch.setattr(dpkg, "missing", lambda _: [])
     assert paper.push(*wanted)["files"] == [str(paper.etc / "units/a"), str(paper.etc / "main.cf")]
     rollback.call({"who": "me@here", "to": 1}, paper)
     assert (paper.read("units/a"), paper.read("main.cf")) == (b"a1", b"1")
@@ -277,7 +278,7 @@ def test_packages_move_within_a_change_and_back_with_it(paper: Paper, monkeypatc
 def test_debians_certificates_come_before_a_source_is_asked(paper: Paper, monkeypatch: pytest.MonkeyPatch) -> None:
     did: list[Any] = []
     source = {"name": "x", "url": "https://x.test/", "suite": "y", "packages": ["new"]}
-    monkeypatch.setattr(packages, "missing", lambda names: [name for name in names if name == "new"])
+    monkeypatch.setattr(dpkg, "missing", lambda names: [name for name in names if name == "new"])
     monkeypatch.setattr(packages, "converge", lambda names, *_, **__: did.append(names) or [])
 
     def refuse(*_: Any) -> None:

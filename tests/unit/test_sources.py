@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from mailops.remote import packages, sources
+from mailops.remote import dpkg, packages, sources
 from mailops.remote.errors import AgentError
 
 URL = "https://apt.elsewhere.test/stable/"
@@ -30,8 +30,8 @@ class Apt:
         patch.setattr(sources, "NOTE", str(tmp_path / "sources.json"))
         patch.setattr(sources, "run", self.run)
         patch.setattr(packages, "update", lambda _: None)
-        patch.setattr(packages, "version", lambda _: self.installed)
-        patch.setattr(packages, "missing", lambda names: [] if self.installed else names)
+        patch.setattr(dpkg, "version", lambda _: self.installed)
+        patch.setattr(dpkg, "missing", lambda names: [] if self.installed else names)
         patch.setattr(packages, "take", self.take)
         patch.setattr(sources, "write_atomic", lambda path, content, _: Path(path).write_bytes(content))
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mailops.health import status as screen
-from mailops.remote import asleep, packages, services, status
+from mailops.remote import asleep, dpkg, services, status
 from tests.unit import pretend
 from tests.unit.ssh import hostile
 
@@ -17,8 +17,8 @@ def test_the_version_of_a_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     said = "Package: {0}\nStatus: {1}\nVersion: {2}\n\n"
     rows = [("rspamd", "install ok installed", "3.4-1"), ("redis", "deinstall ok config-files", "7"), ("z", "x", "1")]
     (tmp_path / "status").write_text("".join(said.format(*row) for row in rows))
-    monkeypatch.setattr(packages, "STATUS", str(tmp_path / "status"))
-    assert [packages.version(name) for name in ("rspamd", "redis", "nothing")] == ["3.4-1", "", ""]
+    monkeypatch.setattr(dpkg, "STATUS", str(tmp_path / "status"))
+    assert [dpkg.version(name) for name in ("rspamd", "redis", "nothing")] == ["3.4-1", "", ""]
 
 
 def test_new_mail_that_nobody_takes_up_is_told() -> None:

@@ -194,6 +194,7 @@ HONEST: dict[str, dict[str, Any]] = {
         "rspamd": "3.12.1-1",
         "packages": ["dovecot-core is half-configured"],
         "sources": ["rspamd from https://x.test/"],
+        "held_packages": ["rspamd"],
     }
     | {"upgraded": "this machine runs Debian 13, and the configuration is for Debian 12"}
     | {"certificate_fault": ["the certificate for mail.example.test is to be made anew"]},

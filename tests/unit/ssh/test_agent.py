@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from mailops import secrets
-from mailops.remote import installed, lock, packages
+from mailops.remote import dpkg, installed, lock, packages
 from mailops.remote.errors import AgentError
 from mailops.remote.link import WITHHELD, Link, read_frame
 from mailops.screen import report
@@ -374,24 +374,12 @@ def test_a_holder_that_has_not_yet_said_who_it_is_is_waited_for(
 # Packages
 
 
-def test_a_held_package_is_installed_and_a_removed_one_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    states = {
-        "there": "install ok installed",
-        "held": "hold ok installed",
-        "removed": "deinstall ok config-files",
-        "half": "install ok half-configured",
-    }
-    (tmp_path / "status").write_text("\n".join(f"Package: {name}\nStatus: {s}\n" for name, s in states.items()))
-    monkeypatch.setattr(packages, "STATUS", str(tmp_path / "status"))
-    assert packages.missing([*states, "unheard-of"]) == ["removed", "half", "unheard-of"]
-
-
 def test_questions_are_answered_before_they_are_asked_and_only_of_new_packages(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "status").write_text("Package: there\nStatus: install ok installed\n")
     said: list[tuple[object, ...]] = []
-    monkeypatch.setattr(packages, "STATUS", str(tmp_path / "status"))
+    monkeypatch.setattr(dpkg, "STATUS", str(tmp_path / "status"))
     monkeypatch.setattr(packages, "POLICY", str(tmp_path / "policy-rc.d"))
     monkeypatch.setattr(packages, "_lists_age", lambda: 0.0)
     monkeypatch.setattr(packages, "_patiently", lambda *command, stdin="": said.append((*command, stdin)))

@@ -8,11 +8,12 @@ from mailops import fleet
 from mailops.cli import words
 from mailops.roles import MADE
 from mailops.screen import tables
+from mailops.ssh import protocol
 
 
 def show(c: Any, count: str, as_json: bool = False) -> None:
     """List the last `count` runs on each machine that changed something, or tried to."""
-    number = words.number(count, "a count of runs")
+    number = min(words.number(count, "a count of runs"), protocol.RUNS)
     fleet.each(c, MADE, lambda machine: machine.call("history", {"count": number}), as_json, _print)
 
 

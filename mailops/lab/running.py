@@ -19,6 +19,7 @@ from mailops.lab.layout import BRIDGE, LabError
 from mailops.lab.machine import Machine, mount
 
 BOOT_SECONDS = 60  # one is usual
+_last_seen: dict[Path, str] = {}
 
 # As /proc/net/tcp shows them (proc(5)): port 22 in hexadecimal, and the kernel's TCP_LISTEN.
 SSH_PORT = ":0016"
@@ -135,8 +136,8 @@ def answers(machine: Machine) -> bool:
 def leader(machine: Machine) -> int | None:
     """The process that is number 1 in the machine.
 
-    Found by looking, not remembered: it is the one that sees itself as 1, one level down, and whose
-    root directory is the machine's overlay.
+    Found by looking: it is the one that sees itself as 1, one level down, and whose root directory is the machine's
+    overlay. The one that was it the last time is looked at first.
     """
     try:
         overlay = os.stat(machine.root).st_dev
@@ -144,8 +145,12 @@ def leader(machine: Machine) -> int | None:
         return None
     if not os.path.ismount(machine.root):
         return None
+    last = _last_seen.get(machine.root)
+    if last and _is_leader(last, overlay):
+        return int(last)
     for entry in os.scandir("/proc"):
         if entry.name.isdecimal() and _is_leader(entry.name, overlay):
+            _last_seen[machine.root] = entry.name
             return int(entry.name)
     return None
 

@@ -74,7 +74,7 @@ def house(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 @pytest.fixture
 def up(house: House) -> House:
     """The house with its vault open and every daemon running, whatever the test before did to it."""
-    house.fab("unlock")
+    house.open_up()
     return house
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,7 +23,8 @@ from mailops.manifest import Manifest
 from mailops.site import reader
 from mailops.ssh import connection
 from mailops.ssh.connection import Machine
-from tests.e2e.house import House
+from tests.e2e.house import PROJECT, House
+from tests.e2e.pace import pace
 
 FOLDER = "/var/tmp/steps"  # where this computer sees it as well
 # Calls that change something when they succeed, and those that may.
@@ -78,6 +80,15 @@ class Step:
 
     def __str__(self) -> str:
         return f"{self.call} {self.number}: {self.shown}"
+
+
+def rotation() -> str:
+    """A number that the next commit has one more of; without git, the day."""
+    count = ["git", "-C", str(PROJECT), "rev-list", "--count", "HEAD"]
+    try:
+        return subprocess.run(count, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return str(int(time.time() // 86400))
 
 
 class Stepped:
@@ -144,7 +155,7 @@ class Stepped:
         self._says(r"^\+\+\+ (exited|killed)", "end")
 
     def _says(self, pattern: str, what: str) -> None:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 60 * pace()
         while not re.search(pattern, self.log(), re.MULTILINE):
             assert time.monotonic() < deadline, f"waited in vain for the agent to {what}"
             time.sleep(0.01)

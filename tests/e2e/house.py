@@ -72,7 +72,8 @@ user = "ops"
 LOOKS_UP = """
 units="mailops-vault.service dovecot.service rspamd.service redis-server.service"
 [ $(systemctl is-active $postfix $units | grep -cx active) = 5 ] || exit
-mountpoint -q /vault && [ -e /vault/db/mail.sqlite ] && [ -e /vault/senders/table ] && ! ps -eo stat= | grep -q ^T && echo up
+mountpoint -q /vault && [ -e /vault/db/mail.sqlite ] && [ -e /vault/senders/table ] || exit
+! ps -eo stat= | grep -q ^T && echo up
 """
 
 

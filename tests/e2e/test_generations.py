@@ -82,12 +82,14 @@ def greeting(house: House) -> str:
 def fingerprint(house: House, name: str = "mail") -> dict[str, str]:
     """Every file that mailops could touch: content, mode and owner, but no times."""
     roots = "/etc /usr/bin/mailcfg /usr/sbin/mailboot /usr/lib/mailops" + (" /vault/sieve" if name == "mail" else "")
-    script = (
-        f"find {roots} -xdev \\( -type f -o -type l \\) -printf '%p %m %u:%g %l ' "
-        '-exec sh -c \'if [ -f "$1" ]; then sha256sum <"$1"; else echo; fi\' - {} \\; 2>/dev/null; true'
-    )
-    lines = (line.split(" ", 1) for line in house.run(name, script).splitlines())
-    return {path: rest for path, rest in lines if path != "/etc/aliases.db" and not path.endswith(".svbin")}
+    every = f"find {roots} -xdev \\( -type f -o -type l \\)"
+    script = f"{every} -printf '%p %m %u:%g %l\\n'; echo; {every} -exec sha256sum {{}} + 2>/dev/null; true"
+    modes, _, sums = house.run(name, script).partition("\n\n")
+    found = dict(line.split(" ", 1) for line in modes.splitlines())
+    for line in sums.splitlines():
+        digest, path = line.split(maxsplit=1)
+        found[path] = f"{found.get(path, '')} {digest}"
+    return {path: rest for path, rest in found.items() if path != "/etc/aliases.db" and not path.endswith(".svbin")}
 
 
 # What is kept

@@ -50,7 +50,7 @@ def time_per_file(terminalreporter: pytest.TerminalReporter) -> Counter[str]:
 
 def record(terminalreporter: pytest.TerminalReporter, spent: Counter[str]) -> str:
     """When, on which commit, how many of what, how long."""
-    commit = ["git", "-C", str(PROJECT), "describe", "--always", "--dirty", "--abbrev=12"]
+    commit = ["git", "-C", str(PROJECT), "-c", "safe.directory=*", "describe", "--always", "--dirty", "--abbrev=12"]
     name = subprocess.run(commit, capture_output=True, text=True, check=False).stdout.strip() or "unknown"
     counts = [
         f"{len(terminalreporter.stats[word])} {word}"

@@ -84,7 +84,8 @@ class Step:
 
 def rotation() -> str:
     """A number that the next commit has one more of; without git, the day."""
-    count = ["git", "-C", str(PROJECT), "rev-list", "--count", "HEAD"]
+    # Through sudo the folder is another user's, which git would not look at.
+    count = ["git", "-C", str(PROJECT), "-c", "safe.directory=*", "rev-list", "--count", "HEAD"]
     try:
         return subprocess.run(count, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):

@@ -34,6 +34,10 @@ ABSURD: dict[str, str] = {
     + "word\r\n" * 100_000,
     "the same header in a message": "Content-Type: message/rfc822\r\n\r\nSubject: x\r\n" + "X-H: v\r\n" * 500_000,
     "headers in a part": MIXED + "--b\r\n" + "".join(f"X-H{n}: v\r\n" for n in range(300_000)) + "\r\nx\r\n--b--\r\n",
+    "headers in many parts": MIXED + ("--b\r\n" + "".join(f"X-H{n}: v\r\n" for n in range(15_000)) + "\r\nx\r\n") * 60,
+    "headers behind a border in pieces": "Content-Type: multipart/mixed; boundary*0=ab; boundary*1=cd\r\n\r\n--abcd\r\n"
+    + "X-H: v\r\n" * 100_000
+    + "\r\nx\r\n--abcd--\r\n",
     "headers": "".join(f"X-H{number}: v\r\n" for number in range(10000)) + "\r\nx\r\n",
     "the same header": "X-H: v\r\n" * 10000 + "\r\nx\r\n",
 }
@@ -49,7 +53,18 @@ HARD: dict[str, str] = {
     "giant HTML": "Content-Type: text/html\r\n\r\n" + "<div><a href='http://x.example.com/y'>t\r\n" * 500_000,
     "links": "\r\n" + "".join(f"http://h{n}.example{n}.com/\r\n" for n in range(500_000)),
     "recipients": "Cc: " + ",\r\n ".join(f"u{n}@h{n}.test" for n in range(10000)) + "\r\n\r\nx\r\n",
+    "numbers": "\r\n" + "1234 5678 9012 3456\r\n" * 220_000,
+    "parts of text": MIXED + f"--b\r\nContent-Type: text/plain\r\n\r\n{'w0rd ' * 1000}\r\n" * 900 + "--b--\r\n",
     "words": "\r\n" + "word and another word, 12.5 someone@example.com\r\n" * 400_000,
+}
+LOG = "02:51:30 copied a file\r\nINFO: copied a file\r\n" * 15_000
+# Delivered: long lists of what looks like headers.
+USUAL: dict[str, str] = {
+    "a log": "Content-Type: text/plain\r\n\r\n" + LOG,
+    "a log behind a line of dashes": "Content-Type: text/plain\r\n\r\n-- Report\r\n" + LOG,
+    "an attached log": f"{MIXED}--b\r\n\r\nHello.\r\n--b\r\nContent-Type: text/x-log\r\n\r\n{LOG}--b--\r\n",
+    "a forwarded log": "Content-Type: message/rfc822\r\n\r\nSubject: x\r\nContent-Type: text/plain\r\n\r\n" + LOG,
+    "styles in one line": "Content-Type: text/html\r\n\r\n" + "<p style='color:#fff;margin:1px'>x</p>" * 15_000,
 }
 # As large as the largest of them, and nothing to do about it.
 OCTETS = (

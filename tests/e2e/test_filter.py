@@ -86,6 +86,13 @@ def test_absurd_messages_are_refused_for_good(up: House) -> None:
     assert code == 554, text
 
 
+def test_long_logs_are_delivered(up: House) -> None:
+    answers = {
+        name: stranger_sends(up.address("mail"), data) for name, data in poison.all_of(poison.USUAL, token).items()
+    }
+    assert not {name: answer for name, answer in answers.items() if answer[0] != 250}
+
+
 def test_nobody_waits_for_what_is_hard(up: House) -> None:
     """Six strangers at once, each a process of its own, for here is where the time is taken."""
     before = max(ordinary(up) for _ in range(3))

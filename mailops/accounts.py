@@ -30,7 +30,7 @@ NEXT = re.compile(rf"\bmailcfg ({'|'.join(TASKS)})(?=\W|$)")
 
 if TYPE_CHECKING:
     from mailops.site.model import Secret, Site
-    from mailops.ssh.connection import Machine
+    from mailops.ssh.machine import Machine
 
 
 def run(c: Any, argv: Sequence[str], as_json: bool = False) -> None:

@@ -17,7 +17,7 @@ from mailops.manifest import File, Manifest
 from mailops.roles import MADE
 from mailops.services.compose import manifest_for
 from mailops.site.model import Host, Site
-from mailops.ssh.connection import Answers, BareMachine, Listener, Machine
+from mailops.ssh.machine import Answers, BareMachine, Listener, Machine
 
 
 @dataclass

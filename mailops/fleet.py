@@ -19,8 +19,8 @@ from mailops.roles import ROLES, having
 from mailops.screen.report import Report
 from mailops.site import place, reader
 from mailops.site.model import Host, Site
-from mailops.ssh import connection
-from mailops.ssh.connection import Machine
+from mailops.ssh import machine as machines
+from mailops.ssh.machine import Machine
 
 Work = Callable[[Machine], dict[str, Any]]
 Show = Callable[[str, dict[str, Any]], None]
@@ -43,7 +43,7 @@ def begin(config: Any, roles: tuple[str, ...]) -> None:
     site = load()
     host = _selected(config, site, roles)[0]
     if host.host_key:  # else nothing is said to it
-        connection.begin(site, host, config)
+        machines.begin(site, host, config)
 
 
 def select(c: Any, site: Site, roles: tuple[str, ...]) -> list[Host]:

@@ -8,7 +8,8 @@ from typing import Any
 from mailops import fleet
 from mailops.errors import BAD_INPUT, UNREACHABLE, MailopsError
 from mailops.site import edit
-from mailops.ssh.connection import PinnedConnection, fingerprint, parse_key
+from mailops.ssh.connection import PinnedConnection
+from mailops.ssh.hostkeys import fingerprint, parse_key
 
 
 def trust(c: Any, name: str, expected: str = "") -> None:

@@ -20,7 +20,7 @@ from mailops import fleet
 from mailops.console_door import LONGEST_HEAD, Door, Refused, answered
 from mailops.errors import BAD_INPUT, MailopsError
 from mailops.ssh import tcp
-from mailops.ssh.connection import Machine
+from mailops.ssh.machine import Machine
 
 CONSOLE = ("127.0.0.1", 11334)
 CHUNK = 1 << 16

@@ -6,7 +6,7 @@ from typing import Any
 
 from mailops import bootstrap, fleet
 from mailops.roles import having
-from mailops.ssh.connection import Machine
+from mailops.ssh.machine import Machine
 
 
 def unlock(c: Any) -> None:

@@ -8,7 +8,7 @@ from mailops import fleet
 from mailops.errors import DIFFERENT, MailopsError
 from mailops.roles import MADE
 from mailops.screen import diffs
-from mailops.ssh.connection import Machine
+from mailops.ssh.machine import Machine
 
 
 def show(c: Any, as_json: bool = False) -> None:

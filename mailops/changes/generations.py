@@ -11,7 +11,7 @@ from mailops.cli import words
 from mailops.errors import BAD_INPUT, MailopsError
 from mailops.roles import MADE
 from mailops.screen import diffs, tables
-from mailops.ssh.connection import Answers, Machine
+from mailops.ssh.machine import Answers, Machine
 
 AFTERWARDS = (
     "generation {number} is active again; {packages}, system users, accounts and keys stayed as they are",

@@ -16,7 +16,7 @@ from mailops.site import edit, reader
 from mailops.site.model import Site
 
 if TYPE_CHECKING:
-    from mailops.ssh.connection import Machine
+    from mailops.ssh.machine import Machine
 
 Key = dict[str, str]  # domain, selector, name, value, path; see mailops.remote.dkim.call
 YEAR_MONTH = re.compile(r"\d{4}(0[1-9]|1[0-2])")

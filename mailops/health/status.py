@@ -7,7 +7,7 @@ from typing import Any
 
 from mailops import fleet
 from mailops.roles import MADE
-from mailops.ssh.connection import BareMachine, Machine
+from mailops.ssh.machine import BareMachine, Machine
 
 STATES = {"up": "✓ up", "degraded": "✗ degraded", "locked": "● locked", "bare": "● not set up"}
 GIB = 1 << 30

@@ -21,8 +21,8 @@ from mailops.errors import MailopsError
 from mailops.lab import replica
 from mailops.manifest import Manifest
 from mailops.site import reader
-from mailops.ssh import connection
-from mailops.ssh.connection import Machine
+from mailops.ssh import machine as machines
+from mailops.ssh.machine import Machine
 from tests.e2e.house import PROJECT, House
 from tests.e2e.pace import pace
 
@@ -204,13 +204,13 @@ class Laptop:
         self.machine: Machine | None = None
 
     def __enter__(self) -> Laptop:
-        self._is_down = connection._is_down
+        self._is_down = machines._is_down
         # Whether the connection has ended as well is waited for a second, which is long, a thousand times.
-        connection._is_down = lambda transport: transport.join(0.1) or not transport.is_active()  # type: ignore[assignment]
+        machines._is_down = lambda transport: transport.join(0.1) or not transport.is_active()  # type: ignore[assignment]
         return self
 
     def __exit__(self, *_: object) -> None:
-        connection._is_down = self._is_down
+        machines._is_down = self._is_down
         self.hang_up()
 
     def hang_up(self) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from mailops.errors import MailopsError
 from mailops.screen.report import Report
 from mailops.site.model import Host, Site
-from mailops.ssh.connection import Answers
+from mailops.ssh.machine import Answers
 from tests.unit.site.test_site import GOOD
 
 Agent = Callable[..., Any]

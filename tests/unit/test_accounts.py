@@ -505,7 +505,7 @@ def test_main_when_locked_not_set_up_or_not_root(
 
 
 class Machine:
-    """connection.Machine, with the agent called directly; every byte of JSON that travels is kept."""
+    """ssh.machine.Machine, with the agent called directly; every byte of JSON that travels is kept."""
 
     def __init__(self) -> None:
         self.travelled = ""

@@ -352,6 +352,6 @@ def test_the_installed_command_reads_the_site_of_its_folder(tmp_path: Path, mail
 
 def test_the_pin_of_the_good_site_is_a_key() -> None:
     """The tests above lean on it: a pin that cannot be read would end a run before the connection."""
-    from mailops.ssh.connection import parse_key
+    from mailops.ssh.hostkeys import parse_key
 
     assert parse_key(HOST_KEY).get_name() == "ssh-ed25519"

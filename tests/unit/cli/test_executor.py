@@ -11,7 +11,7 @@ from fabric.main import Fab
 
 import tasks
 from mailops.cli import executor
-from mailops.ssh import connection
+from mailops.ssh import machine
 
 SITE = """
 domain = "example.test"
@@ -38,7 +38,7 @@ def begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     (tmp_path / "hosts.toml").write_text(SITE)
     monkeypatch.setenv("MAILOPS_SITE", str(tmp_path))
     hosts: list[str] = []
-    monkeypatch.setattr(connection, "begin", lambda site, host, config: hosts.append(host.name))
+    monkeypatch.setattr(machine, "begin", lambda site, host, config: hosts.append(host.name))
     monkeypatch.setattr("mailops.fleet.each", lambda *_, **__: None)
     return hosts
 

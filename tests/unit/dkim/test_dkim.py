@@ -250,7 +250,7 @@ role = "mailhost"
 
 
 class Machine:
-    """connection.Machine, with the agent called directly."""
+    """ssh.machine.Machine, with the agent called directly."""
 
     def __init__(self, site: Site) -> None:
         self.site = site

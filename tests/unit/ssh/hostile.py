@@ -13,7 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from mailops import bootstrap, fleet
-from mailops.ssh import connection, protocol
+from mailops.ssh import protocol, wire
 
 Line = bytes | Exception
 Script = Callable[[str], Iterable[Line]]  # what a machine says to a call of that name
@@ -153,8 +153,8 @@ def machines(monkeypatch: Any, folder: Path) -> Site:
         monkeypatch.setenv(name, value)
     fleet._load.cache_clear()
     monkeypatch.setattr(bootstrap.Rendering, "certificates", {})
-    monkeypatch.setattr(connection, "PinnedConnection", Connection)
-    monkeypatch.setattr(connection.wire, "start", site.start)
+    monkeypatch.setattr("mailops.ssh.machine.PinnedConnection", Connection)
+    monkeypatch.setattr(wire, "start", site.start)
     return site
 
 

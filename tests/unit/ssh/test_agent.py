@@ -24,7 +24,8 @@ from mailops.remote import dpkg, installed, lock, packages
 from mailops.remote.errors import AgentError
 from mailops.remote.link import WITHHELD, Link, read_frame
 from mailops.screen import report
-from mailops.ssh import agent, connection
+from mailops.ssh import agent
+from mailops.ssh import machine as machines
 
 
 def frame(payload: bytes) -> bytes:
@@ -264,10 +265,10 @@ def test_a_question_is_asked_and_answered() -> None:
 
 
 def test_a_question_that_the_laptop_cannot_answer_is_no_laptop_that_left() -> None:
-    assert WITHHELD == connection.WITHHELD
+    assert WITHHELD == machines.WITHHELD
     laptop = Laptop()
     for _ in range(2):
-        laptop.answer(connection.WITHHELD)
+        laptop.answer(machines.WITHHELD)
     with pytest.raises(AgentError, match="the passphrase could not be had on the laptop"):
         laptop.link.ask("passphrase", {"new": False})
     with pytest.raises(AgentError, match="a user's password could not be had on the laptop"):

@@ -22,7 +22,8 @@ from mailops.dkim import keys as dkim
 from mailops.errors import BAD_INPUT, DISTRUSTED, FAILED, UNREACHABLE, MailopsError, Untouched
 from mailops.screen import printable
 from mailops.services.nullclient import PASSWORD_FILE
-from mailops.ssh import connection, protocol, shapes
+from mailops.ssh import machine as machines
+from mailops.ssh import protocol, shapes
 from tests.unit.ssh import hostile
 from tests.unit.ssh.hostile import FACTS, HELLO, HONEST, PEM, SECRETS, Site, asks, endless, honest, result, says
 
@@ -340,7 +341,7 @@ def test_ctrl_c_at_a_question_says_whether_anything_may_have_changed(
     def leave(*_: Any, **__: Any) -> str:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(connection.Machine, "called", False)
+    monkeypatch.setattr(machines.Machine, "called", False)
     monkeypatch.setattr(bootstrap, "passphrase", leave)
     site.scripts = {"mail": lambda _: [HELLO, asks("passphrase", {"new": False})]}
     for first in (True, False):  # the second one comes after a call that may have changed something

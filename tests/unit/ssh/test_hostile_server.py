@@ -24,6 +24,7 @@ from mailops.errors import UNREACHABLE, MailopsError
 from mailops.health import status
 from mailops.screen import printable
 from mailops.ssh import connection, wire
+from mailops.ssh import machine as machines
 
 HOST_KEY = paramiko.ECDSAKey.generate()
 LOGIN_KEY = paramiko.ECDSAKey.generate()
@@ -151,7 +152,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("SSH_AUTH_SOCK", "")
     monkeypatch.setattr(connection, "PATIENCE", 2)
-    monkeypatch.setattr(connection, "SILENCE", 2.0)
+    monkeypatch.setattr(machines, "SILENCE", 2.0)
     fleet._load.cache_clear()
     yield
     fleet._load.cache_clear()
@@ -230,10 +231,10 @@ def test_what_is_sent_is_taken_or_the_machine_is_given_up(monkeypatch: pytest.Mo
             self.taken += 1
             return 1
 
-    monkeypatch.setattr(connection.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(machines.time, "monotonic", lambda: now[0])
     slow: Any = Slow()
     with pytest.raises(TimeoutError):
-        connection._send(slow, b"x" * 100_000)
+        machines._send(slow, b"x" * 100_000)
     assert slow.taken < 10
 
 

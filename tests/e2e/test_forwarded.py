@@ -118,6 +118,39 @@ def test_a_later_bounce_goes_to_who_wrote_and_a_made_up_one_to_nobody(aliases: H
         assert "<** 550 5.1.1" in done.stdout, done.stdout
 
 
+@pytest.fixture
+def catch_all(aliases: House) -> Iterator[House]:
+    """Who wants one writes it into the database."""
+    into = (
+        "import sqlite3, sys; db = sqlite3.connect('/vault/db/mail.sqlite'); db.execute(sys.stdin.read()); db.commit()"
+    )
+    row = "INSERT INTO aliases(src, dst) VALUES ('@example.test', 'user1@example.test')"
+    aliases.run("mail", f'python3 -c "{into}"', stdin=row)
+    try:
+        yield aliases
+    finally:
+        aliases.run("mail", f'python3 -c "{into}"', stdin="DELETE FROM aliases WHERE src = '@example.test'")
+
+
+def test_an_alias_for_a_whole_domain_does_not_have_what_is_made_up(catch_all: House) -> None:
+    for name, code in (("SRS0=x", "550 5.1.1"), ('"srs1=a=b==c"', "550 5.1.1"), ("anybody", "250")):
+        done = catch_all.swaks("--from", "<>", "--to", f"{name}@example.test", "--quit-after", "RCPT")
+        assert re.search(rf"<(\*\*|- ) {code}", done.stdout), done.stdout
+
+
+@pytest.mark.parametrize("sender", ['""@elsewhere.test', '"a b"@elsewhere.test'])
+def test_an_odd_sender_gets_its_bounce_like_any_other(aliases: House, sender: str) -> None:
+    subject = token()
+    about = ["--header", f"From: {STRANGER}", "--header", f"Subject: {subject}"]
+    assert not aliases.swaks("--from", sender, "--to", AWAY, *about).returncode
+    address = email.message_from_bytes(aliases.stranger_reads(subject))["Return-Path"][1:-1]
+    bounce = aliases.swaks("--from", "<>", "--to", address, "--header", "From: mailer-daemon@mx.elsewhere.test")
+    number = bounce.stdout.partition("queued as ")[2].split()[0]
+    until(
+        lambda: f"{number}: to=<{sender}>" in aliases.run("mail", "journalctl -o cat -n 300"), 20, "the bounce to leave"
+    )
+
+
 def test_a_loop_between_two_servers_ends_and_the_stranger_is_told(aliases: House) -> None:
     aliases.run("mail", "mailcfg addalias loop@example.test loop@elsewhere.test")
     replica.publish(aliases.lab, [("_dmarc.elsewhere.test", "TXT", "v=DMARC1; p=none")])  # or it ends at once

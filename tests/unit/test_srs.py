@@ -37,6 +37,7 @@ def scheme(domain: str = "example.test", key: bytes = KEY, today: int = TODAY) -
         "srs0+HHHH=TT=far.test=far@forwarder.test",
         "SRS1=HHHH=first.test==GGGG=TT=far.test=far@second.test",
         "a@b",
+        '""@elsewhere.test',
     ],
 )
 def test_an_address_comes_back_as_it_was(address: str) -> None:
@@ -86,6 +87,7 @@ def test_it_answers_as_postfix_asks(tmp_path: Path) -> None:
     assert first.endswith(b",9:NOTFOUND ,")
     made = first.split(b",")[0].split(b" ")[1].decode()
     assert ask(f"decode {made}") == b"26:OK stranger@elsewhere.test,"
+    assert ask(f"check {made}", "check SRS0=x@example.test").startswith(b"9:NOTFOUND ,64:OK 550 5.1.1 nobody here")
     secret.write_bytes(b"")
     assert ask(f"decode {made}") == b"", "no answer is a temporary error for Postfix"
 

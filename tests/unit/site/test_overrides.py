@@ -281,8 +281,10 @@ def test_a_list_becomes_what_its_daemon_reads(tmp_path: Path, release: int) -> N
         },
     )
     main = files["/etc/postfix/main.cf"].splitlines()
-    ours = "check_recipient_access regexp:/etc/postfix/ascii_only, permit_mynetworks"  # what no list takes away
-    assert f"smtpd_recipient_restrictions = {ours}, reject_unknown_nonsense, permit," in main
+    # What no list takes away stands in the line before, and at the start of this one.
+    assert "smtpd_recipient_restrictions = check_recipient_access regexp:/etc/postfix/ascii_only," in main
+    srs = "  check_recipient_access pipemap:{ regexp:/etc/postfix/srs_recipients, socketmap:unix:private/srs:check }"
+    assert f"{srs}, permit_mynetworks, reject_unknown_nonsense, permit," in main
     assert "mynetworks = 127.0.0.0/8" in main
     assert "smtpd_data_restrictions = " in main
     assert "  -o { smtpd_relay_restrictions = permit_sasl_authenticated, reject }" in files["/etc/postfix/master.cf"]

@@ -83,6 +83,12 @@ OURS = {
     '"Shop <admin@example.test>" <root@localhost>': '"Shop <admin at example.test>" <root@web.example.test>',
     "root@web.example.test (admin@example.test)": "root@web.example.test",
     "Shop @ Home <root@web.example.test>": "Shop @ Home <root@web.example.test>",
+    "=?utf-8?q?admin=40example.test?= <shop@foreign.invalid>": "<shop@web.example.test>",
+    "=?utf-8?b?YWRtaW5AZXhhbXBsZS50ZXN0?= <root@web.example.test>": "<root@web.example.test>",
+    "=?utf-8?b?IGFkbWluQGV4YW1wbGUudGVzdA==?= <root@localhost>": "<root@web.example.test>",
+    "=?utf-8?b?ICBhZG1pbkBleGFtcGxlLnRlc3Q=?= <root@localhost>": "<root@web.example.test>",
+    "root@localhost (=?utf-8?q?admin=40example.test?=)": "root@web.example.test",
+    "=?utf-8?b?SsO8cmdlbg==?= <root@web.example.test>": "=?utf-8?b?SsO8cmdlbg==?= <root@web.example.test>",
 }
 
 
@@ -93,6 +99,14 @@ def test_a_program_of_a_null_client_that_writes_as_one_of_ours_is_not_refused(up
         up.run("web", "sendmail stranger@elsewhere.test", stdin=f"From: {says}\nSubject: {subject}\n\nHello.\n")
     raws = {says: up.stranger_reads(subject) for says, subject in subjects.items()}
     assert {says: email.message_from_bytes(raw)["From"].strip() for says, raw in raws.items()} == OURS
+
+
+def test_what_a_machine_says_is_not_taken_for_spam(up: House) -> None:
+    """However odd: there is nobody else to read it."""
+    subjects = {token(): head for head in ("Resent-From: boss@foreign.invalid", "Resent-Sender: root")}
+    for subject, head in subjects.items():
+        up.run("web", f"sendmail {ADMIN}", stdin=f"{head}\nSubject: {subject}\n\nHello.\n")
+    _all_arrive(up, subjects, "web")
 
 
 @pytest.mark.parametrize(

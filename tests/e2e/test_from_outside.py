@@ -286,6 +286,10 @@ def test_a_strangers_verdicts_on_their_own_mail_do_not_survive(up: House) -> Non
         b"authentication-RESULTS:\r\n (x) MAIL.example.test (y) ; spf=pass forged=yes",
         b"Authentication-Results : mail.example.test; spf=pass forged=yes",
         b'Authentication-Results: "mail.example.test" 1; spf=pass forged=yes',
+        b"ARC-Authentication-Results: i=1; mail.example.test; dkim=pass forged=yes",
+        b'arc-authentication-results :\r\n i=1; (x)\r\n "MAIL.example.test" 1; dkim=pass forged=yes',
+        b"Received-SPF: pass (mail.example.test: domain of bank.test forged) receiver=x",
+        b"received-spf: pass client-ip=192.0.2.1;\r\n receiver=mail.example.test; forged",
         b"X-Spam: Yes",
         b"x-SPAM : Yes",
         b"X-Spam-Flag: YES",
@@ -301,7 +305,27 @@ def test_a_strangers_verdicts_on_their_own_mail_do_not_survive(up: House) -> Non
     verdicts = [str(value) for value in message.get_all("Authentication-Results", [])]
     assert len(verdicts) == 1, verdicts
     assert "spf=pass" in verdicts[0]
-    assert "forged" not in verdicts[0]
+    assert not [value for value in message.values() if "forged" in value]
+
+
+def test_verdicts_in_a_part_do_not_survive_and_others_do(up: House) -> None:
+    """Those of other servers on the way, and what a message that is attached says of itself."""
+    subject = token()
+    passed = (
+        b"ARC-Authentication-Results: i=1; mx.elsewhere.test; spf=pass smtp.helo=mail.example.test",
+        b"Received-SPF: pass (mx.elsewhere.test: ok) receiver=mx.elsewhere.test; helo=mail.example.test",
+    )
+    verdict = b"Authentication-Results: mail.example.test; dkim=pass\r\n"
+    part = b"--b\r\nContent-Type: text/plain\r\n" + verdict + b"X-Spam-Status: No\r\n\r\nHello.\r\n"
+    attached = b"--b\r\nContent-Type: message/rfc822\r\n\r\n" + verdict + b"From: a@b.test\r\n\r\nHello.\r\n--b--"
+    raw = head(subject, *passed, b"MIME-Version: 1.0", b"Content-Type: multipart/mixed; boundary=b") + part + attached
+    assert say_message(up, USER1, raw)[-2].startswith("250")
+    message = up.arrives(USER1, subject)
+    assert message["ARC-Authentication-Results"]
+    assert message["Received-SPF"]
+    first, second = message.iter_parts()
+    assert first.keys() == ["Content-Type"]
+    assert second.get_content()["Authentication-Results"] == "mail.example.test; dkim=pass"
 
 
 def test_a_stranger_cannot_have_us_report_to_a_forged_sender(up: House) -> None:

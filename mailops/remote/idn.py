@@ -25,6 +25,23 @@ def to_ascii(name: str) -> str:
         return ""
 
 
+def to_unicode(name: str) -> tuple[str, str]:
+    """`name` as people read it, composed and decomposed; a part of it that cannot be decoded stays as it is."""
+    import unicodedata
+
+    plain = ".".join(map(_decoded, name.split(".")))
+    return plain, unicodedata.normalize("NFD", plain)
+
+
+def _decoded(label: str) -> str:
+    if not label.startswith("xn--"):
+        return label
+    try:
+        return label[4:].encode().decode("punycode")
+    except UnicodeError:
+        return label
+
+
 def _is_of_one_script(label: str) -> bool:
     """Whether it has letters of one script, their marks, digits and hyphens, and nothing else."""
     import unicodedata

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sqlite3
 
-from . import database
+from . import database, idn
 from .access import READ, obstacle
 from .files import ids, read
 from .shell import write_atomic
@@ -48,9 +48,12 @@ def ensure(accounts: str) -> None:
 
 
 def table(db: sqlite3.Connection) -> bytes:
-    """A line for each domain, mailbox and alias; no address of ours has a tab in it."""
+    """A line for each domain, mailbox and alias; no address of ours has a tab in it.
+
+    A domain that people read in other letters than mail has stands there in both, with its marks in and beside them.
+    """
     domains = db.execute("SELECT name FROM domains ORDER BY name")
     users = [f"user\t{email}\n" for (email,) in db.execute("SELECT email FROM users ORDER BY email")]
     rows = db.execute("SELECT src, dst FROM aliases ORDER BY src, dst")
-    own = [f"domain\t{name}\n" for (name,) in domains]
+    own = ["\t".join(dict.fromkeys(("domain", name, *idn.to_unicode(name)))) + "\n" for (name,) in domains]
     return "".join([*own, *users, *(f"alias\t{src}\t{dst}\n" for src, dst in rows)]).encode()

@@ -57,13 +57,16 @@ def _names(at: At) -> dict[str, Any]:
     others = [other for other in site.hosts.values() if other.role != "mailhost"]
     logins = {site.name_of(other): site.seen_by(other).relay_email for other in others}
     relays = {name: account for name, account in logins.items() if name not in site.mail_domains}
+    host_names = [name for name in (site.mail_server_hostname,) if name not in site.mail_domains] + [*relays]
+    at_home = {name for host in site.hosts.values() for name in site.own_names(host)}
     return {
         "forward_port": FORWARD_PORT,
         # Postfix 3.7 lacks later mendings of BDAT.
         "not_offered": ["chunking"] if at.release == 12 else [],
         "relays": relays,  # other machine -> the account that it logs in with
         "senders": _senders(site, others),
-        "host_names": [name for name in (site.mail_server_hostname,) if name not in site.mail_domains] + [*relays],
+        "host_names": host_names,
+        "nicknames": sorted(at_home - {*host_names, *site.mail_domains}),
         # RFC 5321 wants a postmaster, and what a machine sends comes from root and bounces to it.
         "host_locals": sorted({"root", "postmaster", *site.mail_local_admin_aliases}),
     }

@@ -18,7 +18,10 @@ from mailops.site.problems import Problems
 from mailops.site.values import Wrong, dotted, quoted
 
 # What templates use besides, made from the rest of the file and what the machine tells.
-WORKED_OUT = ("fqdn", "host", "host_locals", "host_names", "hosts", "mailhost_certificate", "path", "relays", "release")
+WORKED_OUT = (
+    *("fqdn", "host", "host_locals", "host_names", "hosts", "mailhost_certificate", "nicknames", "path", "relays"),
+    "release",
+)
 LEAST = {name: least for role in MADE for name, least in defaults.least(role).items()}
 EVERY: dict[str, Override] = {name: value for role in MADE for name, value in defaults.of(role).items()}
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import unicodedata
+
 import pytest
 
 from mailops.remote import accounts, address, idn
@@ -22,6 +24,7 @@ from mailops.remote.errors import AgentError
 )
 def test_one_meaning(written: str, kept: str) -> None:
     assert idn.to_ascii(written).lower() == kept
+    assert idn.to_unicode(kept) == tuple(unicodedata.normalize(form, written.lower()) for form in ("NFC", "NFD"))
     assert address.domain(written) == kept
     assert address.address(f"Ann@{written}") == f"ann@{kept}"
 

@@ -37,6 +37,14 @@ def test_the_table_has_domains_mailboxes_and_aliases_and_no_password(accounts: s
     assert table.stat().st_mode & 0o777 == 0o640
 
 
+def test_a_domain_stands_there_as_people_read_it_too(accounts: str) -> None:
+    with database.opened(accounts) as db, database.transaction(db):
+        db.execute("INSERT INTO domains(name) VALUES ('xn--bcher-kva.test'), ('xn--99999999.test')")
+        senders.keep(db, accounts)
+    lines = Path(senders.path_of(accounts)).read_text().splitlines()
+    assert lines[:2] == ["domain\txn--99999999.test", "domain\txn--bcher-kva.test\tbücher.test\tbu\u0308cher.test"]
+
+
 def test_what_a_crash_left_stale_is_written_anew_and_what_is_right_is_left(accounts: str) -> None:
     table = Path(senders.path_of(accounts))
     table.write_text("user\told@b.test\n")

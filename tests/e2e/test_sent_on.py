@@ -12,7 +12,7 @@ import pytest
 from mailops.lab import replica
 from tests.e2e.house import House, token
 
-USER1, STRANGER = "user1@example.test", "stranger@elsewhere.test"
+USER1, USER2, STRANGER = "user1@example.test", "user2@second.test", "stranger@elsewhere.test"
 HOME = "/vault/mail/example.test/user1"
 SIGNATURE = re.compile(rb"(?im)^DKIM-Signature:")
 SCRIPT = """require ["copy", "vacation", "reject", "enotify", "variables"];
@@ -85,7 +85,7 @@ def test_a_bounce_is_sent_on_as_a_bounce(sending_on: House) -> None:
 
 @pytest.mark.parametrize(
     ("ask", "answer", "sender"),
-    [("yes", "Auto: {}", "<>"), ("no", "Rejected: {}", "<>"), ("tell", "Told: {}", "<postmaster@example.test>")],
+    [("yes", "Auto: {}", "<>"), ("no", "Rejected: {}", "<>"), ("tell", "Told: {}", f"<{USER1}>")],
     ids=["vacation", "reject", "notify"],
 )
 def test_an_answer_that_a_script_gives_is_not_signed(sending_on: House, ask: str, answer: str, sender: str) -> None:
@@ -106,3 +106,30 @@ def test_spam_gets_no_answer_to_whom_it_claims_to_be_from(sending_on: House) -> 
     sending_on.stranger_reads(sending_on.stranger_sends(USER1))  # what came after it has been sent on
     assert f"from=<{subject}@" in (log := sending_on.run("mail", f"journalctl -o cat | grep {subject}"))
     assert f"to=<{subject}@" not in log
+
+
+FORGED = """require ["vacation", "enotify"];
+if header :is "X-Ask" "vacation" {{ vacation :handle "a" :subject "{0}" :from "The Boss <admin@example.test>" "Pay."; }}
+elsif header :is "X-Ask" "mime" {{ vacation :handle "b" :mime "From: admin@example.test\r\nSubject: {0}\r\n\r\nPay."; }}
+elsif header :is "X-Ask" "notify" {{ notify :from "admin@example.test" :message "{0}" "mailto:{2}"; }}
+elsif header :is "X-Ask" "outside" {{ notify :from "a@elsewhere.test" :message "{0}" "mailto:{2}"; }}
+else {{ vacation :handle "c" :subject "{1}" :from "Sales <sales@example.test>" "I am away."; }}
+"""
+
+
+def test_a_script_writes_in_nobody_elses_name(sending_on: House) -> None:
+    forged, own, kept = token(), token(), []
+    sending_on.run("mail", f"cat >{HOME}/.dovecot.sieve", stdin=FORGED.format(forged, own, USER2))
+    for ask in ("vacation", "mime", "notify", "outside", "as one may"):
+        kept.append(token())
+        message = f"From: {STRANGER}\nTo: {USER1}\nSubject: {kept[-1]}\nX-Ask: {ask}\n\nHello?\n"
+        sending_on.run("outside", f"sendmail -f {STRANGER} {USER1}", stdin=message)
+    assert b"From: Sales <sales@example.test>" in sending_on.stranger_reads(own)
+    for subject in kept:
+        sending_on.arrives(USER1, subject)
+    sending_on.arrives(USER2, sending_on.submit(USER1, USER2))  # what came before it has arrived
+    for folder in ("INBOX", "Junk"):
+        assert not sending_on.messages(USER2, forged, folder)
+    assert not sending_on.run("outside", f"grep -rl {forged} /home/stranger/Maildir || true")
+    said = sending_on.run("mail", f"cat {HOME}/.dovecot.sieve.log")
+    assert f"From admin@example.test is not an address of {USER1}" in said

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import smtplib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.e2e.house import House, token, unverified
 
 ADMIN, USER1, USER2, RELAY = "admin@example.test", "user1@example.test", "user2@second.test", "relay@example.test"
+WEB = "relay-web@example.test"
 TABLE = "/vault/senders/table"
 
 
@@ -19,10 +23,11 @@ def reply(house: House, login: str, headers: str, sender: str | None = None, por
     else:
         client = house.submission()
     with client:
-        client.login(login, house.password(login))
+        client.login(login, house.password(RELAY if login == WEB else login))
         client.mail(login if sender is None else sender)
-        client.rcpt(USER2)
-        code, said = client.data(f"{headers}\r\nSubject: {token()}\r\n\r\nPay now.\r\n".encode())
+        code, said = client.rcpt(USER2)
+        if code == 250:
+            code, said = client.data(f"{headers}\r\nSubject: {token()}\r\n\r\nPay now.\r\n".encode())
     return code, said.decode()
 
 
@@ -38,6 +43,8 @@ def reply(house: House, login: str, headers: str, sender: str | None = None, por
         (USER1, f"From: all: {USER1}, {ADMIN};"),
         (USER1, f'From: "{ADMIN}" <{USER1}>'),
         (USER1, f"From: =?utf-8?q?admin=40example.test?= <{USER1}>"),
+        (USER1, f'From: "admin\uff20example.test" <{USER1}>'),
+        (USER1, f'From: "admin@exam\u200bple.test" <{USER1}>'),
         (USER1, "From: admin(of us)@example.test"),
         (USER1, 'From: "admin"@example.test'),
         (USER1, "From: <@elsewhere.test:admin@example.test>"),
@@ -55,6 +62,12 @@ def test_nobody_writes_in_somebody_elses_name(up: House, login: str, headers: st
     assert code == 554, said
     if headers in ("From: The Boss <admin@example.test>", f"From: {ADMIN}"):
         assert said == f"5.7.1 From {ADMIN} is not an address of {login}"
+
+
+def test_two_addresses_of_ones_own_are_refused_and_told_why(up: House) -> None:
+    """Receivers refuse more than one (RFC 7489, 6.6.1), and no signature could speak for both."""
+    code, said = reply(up, USER1, f"From: {USER1}, sales@example.test\r\nSender: {USER1}")
+    assert (code, said) == (554, "5.7.1 From must have one address: other servers refuse more (RFC 7489, 6.6.1)")
 
 
 def test_an_empty_envelope_does_not_help_and_465_is_no_other(up: House) -> None:
@@ -96,3 +109,36 @@ def test_a_change_counts_at_once_and_without_the_table_one_is_told_to_wait(up: H
         assert reply(up, USER1, f"From: {USER1}")[0] == 250
     finally:
         up.run("mail", f"mv {TABLE}.away {TABLE}")
+
+
+@pytest.fixture
+def apart(up: House, site: Callable[[Callable[[Any], None]], Path]) -> Iterator[House]:
+    """The machine `web` logs in with an account of its own; its password is the other one's."""
+
+    def edit(document: Any) -> None:
+        relay = next(user for user in document["mail_users"] if user["email"] == RELAY)
+        document["mail_users"].append({"email": WEB, "pw": dict(relay["pw"])})
+        document["hosts"]["web"]["override"] = {"relay_email": WEB}
+
+    try:
+        up.fab("-H", "mail", "bootstrap", site=site(edit))
+        yield up
+    finally:
+        up.fab("-H", "mail", "push")
+        up.run("mail", f"mailcfg rmuser {WEB}", check=False)
+
+
+def test_machines_with_an_account_each_do_not_write_as_each_other(apart: House) -> None:
+    """Whoever has broken into one says to the mailhost what they like."""
+    backup, web = "root@backup.example.test", "root@web.example.test"
+    for login, own, other in ((WEB, web, backup), (RELAY, backup, web)):
+        for port in (587, 465):
+
+            def say(headers: str, sender: str, login: str = login, port: int = port) -> int:
+                return reply(apart, login, headers, sender, port)[0]
+
+            assert say(f"From: {own}", own) == 250
+            assert say(f"From: {own}", other) == 553
+            assert say(f"From: {other}", own) == say(f"From: {other}", "") == 554
+            assert say(f"From: {own}\r\nSender: {other}", own) == 554
+            assert say(f'From: "{other}" <{own}>', own) == 554

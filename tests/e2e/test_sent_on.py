@@ -124,7 +124,9 @@ def test_a_script_writes_in_nobody_elses_name(sending_on: House) -> None:
         kept.append(token())
         message = f"From: {STRANGER}\nTo: {USER1}\nSubject: {kept[-1]}\nX-Ask: {ask}\n\nHello?\n"
         sending_on.run("outside", f"sendmail -f {STRANGER} {USER1}", stdin=message)
-    assert b"From: Sales <sales@example.test>" in sending_on.stranger_reads(own)
+    answer = sending_on.stranger_reads(own)
+    assert b"From: Sales <sales@example.test>" in answer
+    assert b"user1" not in answer, "whose alias it is"
     for subject in kept:
         sending_on.arrives(USER1, subject)
     sending_on.arrives(USER2, sending_on.submit(USER1, USER2))  # what came before it has arrived

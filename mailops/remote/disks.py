@@ -6,7 +6,7 @@ import os
 from typing import Any
 
 SCARCE = 100 << 20  # two messages of the largest size: with less no mail is taken
-LEAST = 20 << 20  # for logs, locks, what a run keeps
+LEAST = 5 << 20  # for logs, locks, what a run keeps
 FILES = 500  # that may still be made
 OTHERS = ("/var/lib/mailops", "/var/log", "/etc", "/run")
 

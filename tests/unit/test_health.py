@@ -7,6 +7,7 @@ import pwd
 import socket
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -282,3 +283,13 @@ def test_a_null_clients_login(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, l
     (tmp_path / "sasl_passwd").write_bytes(line)
     monkeypatch.setattr(relay, "LOGIN", str(tmp_path / "sasl_passwd"))
     assert relay._login() == found
+
+
+def test_mail_that_waits_long_for_the_mailhost_is_told_with_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relay, "is_waiting", lambda: True)
+    now = time.time()
+    fresh = {"arrival_time": now - 10, "recipients": [{"address": "a@example.test", "delay_reason": "not yet"}]}
+    old = {"arrival_time": now - 400, "recipients": [{"address": "a@example.test", "delay_reason": "refused"}]}
+    for kept, said in (([fresh], ""), ([old, fresh], "1 wait for it (refused); next: fab status")):
+        monkeypatch.setattr(relay, "messages", lambda kept=kept: kept)
+        assert relay._waits() == said

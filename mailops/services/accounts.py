@@ -20,7 +20,7 @@ def service(at: At) -> Service:
             Directory(f"{site.vault}/db", 0o750, "root", "mailauth"),
             Directory(f"{site.vault}/senders", 0o750, "root", "_rspamd"),
         ),
-        ties=(Tie("mailops-accounts.timer"), Tie("mailops-accounts.service")),
+        ties=(Tie("mailops-accounts.timer", timed=True), Tie("mailops-accounts.service", timed=True)),
         attributes={"/usr/bin/mailcfg": (0o755, "root", "root")},
         names={"database": database(site)},
         accounts=Accounts(

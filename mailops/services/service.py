@@ -22,11 +22,13 @@ Attributes = tuple[int, str, str]  # mode, owner, group
 class Tie(NamedTuple):
     """A unit that runs only while the vault is open: never at boot, and it stops when the vault goes away.
 
-    `queue`: and while what the vault holds of the mail queue is shown in its place.
+    `queue`: and while what the vault holds of the mail queue is shown in its place. `timed`: it starts again and again;
+    to assert that the vault is mounted systemd itself would look into one that hangs, and hang with it.
     """
 
     unit: str
     queue: bool = False
+    timed: bool = False
 
 
 class At(NamedTuple):

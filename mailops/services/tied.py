@@ -13,8 +13,8 @@ DROP_IN = """# What needs the vault runs only while that is open: never at boot,
 [Unit]
 BindsTo=mailops-vault.service
 After=mailops-vault.service
-AssertPathIsMountPoint={vault}
 """
+ASSERTION = "AssertPathIsMountPoint={vault}\n"
 # Required, and not bound to: or else systemd would stop them for good when the queue's own unit has to come back.
 QUEUE = """
 [Unit]
@@ -34,7 +34,7 @@ def files(ties: Iterable[Tie], vault: str, queue: str) -> list[File]:
     """The drop-ins; `vault` and `queue` are where the two are shown."""
     made: dict[str, str] = {}
     for tie in ties:
-        text = DROP_IN + QUEUE * tie.queue + MEMORY * tie.unit.endswith(".service")
+        text = DROP_IN + ASSERTION * (not tie.timed) + QUEUE * tie.queue + MEMORY * tie.unit.endswith(".service")
         made[f"/etc/systemd/system/{tie.unit}.d/mailops-vault.conf"] = text.format(vault=vault, queue=queue)
     return [File(path, text.encode()) for path, text in made.items()]
 

@@ -70,7 +70,8 @@ def _odd(name: str, result: dict[str, Any]) -> list[str]:
         odd.append(f"{damage['what']}; next: {damage['next']}")
     odd += [f"not yet {line}; next: fab -H {name} bootstrap" for line in result.get("sources", [])]
     if broken := result.get("packages"):
-        odd.append(f"packages are half installed: {', '.join(broken)}; next, as root there: dpkg --configure -a")
+        anew = "; then apt-get install --reinstall what must be" if "must be reinstalled" in str(broken) else ""
+        odd.append(f"packages are half installed: {', '.join(broken)}; next, as root there: dpkg --configure -a{anew}")
     if held := result.get("held_packages"):
         names = " ".join(held)
         odd.append(f"held, so without updates: {', '.join(held)}; next, as root there: apt-mark unhold {names}")

@@ -11,6 +11,7 @@ STATUS = "/var/lib/dpkg/status"
 UPDATES = "/var/lib/dpkg/updates"  # what is newer than the status: there after a dpkg that was cut, or while one runs
 LOCKS = ("/var/lib/dpkg/lock-frontend", "/var/lib/dpkg/lock")
 FLOCK = "hhqqi4x"  # struct flock on a 64-bit machine
+FINE = (" ok installed", " config-files", " not-installed")  # ends of a Status
 UCF = "/var/lib/ucf/hashfile"
 
 
@@ -20,16 +21,32 @@ def broken() -> list[str]:
 
 
 def half_done() -> list[str]:
-    fine = ("installed", "config-files", "not-installed")
+    """As `broken`, while an apt is at it, too."""
+    unfinished = {name: status for name, status in _statuses().items() if not status.endswith(FINE)}
+    told = [f"{name} is {_words(status)}" for name, status in unfinished.items()]
+    return told or (["dpkg was interrupted"] if _cut() else [])
+
+
+def torn() -> list[str]:
+    """Packages of which dpkg was killed among their files: it cannot finish them, they must be unpacked anew."""
+    return [name for name, status in _statuses().items() if " reinstreq " in status]
+
+
+def _words(status: str) -> str:
+    _, flag, state = status.split()
+    return f"{state} and must be reinstalled" if flag == "reinstreq" else state
+
+
+def _statuses() -> dict[str, str]:
+    """Package → what is wanted, a flag, and its state (dpkg-query(1))."""
     found: dict[str, str] = {}
     name = ""
     for line in _record().splitlines():
         if line.startswith("Package: "):
             name = line.split()[-1]
         elif line.startswith("Status: "):
-            found.setdefault(name, line.split()[-1])  # the newest one stands first
-    told = [f"{name} is {state}" for name, state in found.items() if state not in fine]
-    return told or (["dpkg was interrupted"] if _cut() else [])
+            found.setdefault(name, line.removeprefix("Status: "))  # the newest one stands first
+    return found
 
 
 def held(wanted: list[str]) -> list[str]:

@@ -65,7 +65,7 @@ def converge(
         with _no_daemon_starts():
             if answers := [line for line in debconf if line.split()[0] in absent]:
                 _patiently("debconf-set-selections", stdin="\n".join(answers))
-            _finish_others()
+            _finish_others(link)
             if fresh := _lists_age() > A_DAY:
                 update(link)
             try:
@@ -83,15 +83,20 @@ def converge(
 def take(versions: dict[str, str], link: Any) -> None:
     """Install exactly these versions, older ones than there are, too. Unfetched where they do not come."""
     with _no_daemon_starts():
-        _finish_others()
+        _finish_others(link)
         names = [f"{name}={version}" for name, version in versions.items()]
         _install(names, link, lambda _: None, "--allow-downgrades")
 
 
-def _finish_others() -> None:
-    """What an interrupted run has left half installed."""
-    if dpkg.half_done():
-        _patiently("dpkg", "--configure", "-a", "--force-confold")
+def _finish_others(link: Any) -> None:
+    """What an interrupted run has left half installed, or half unpacked: dpkg cannot finish that, it comes anew."""
+    if not dpkg.half_done():
+        return
+    done = _wait_for_locks("dpkg", "--configure", "-a", "--force-confold")
+    if torn := dpkg.torn():
+        _install(torn, link, lambda _: None, "--reinstall")
+    elif done.returncode:
+        raise AgentError(f"dpkg --configure -a failed: {tail(done.stderr)}")
 
 
 def _lists_age() -> float:

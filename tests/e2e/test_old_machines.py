@@ -125,6 +125,20 @@ def test_packages_are_upgraded_while_the_vault_is_locked(up: House) -> None:
     assert up.state() == "up"
 
 
+def test_a_package_that_dpkg_was_killed_in_is_told_and_comes_anew(up: House) -> None:
+    """Its state as dpkg leaves it: in a file beside its status, and of a kind that --configure refuses."""
+    torn = "sed -n '/^Package: bindfs$/,/^$/p' status | sed 's/^Status: .*/Status: install reinstreq half-configured/'"
+    up.run("mail", f"cd /var/lib/dpkg; {torn} >updates/0000")
+    assert "bindfs is half-configured and must be reinstalled" in up.fab("-H", "mail", "status").stdout
+    assert up.fab_json("-H", "mail", "bootstrap")["mail"]["changes"]["packages"] == ["install bindfs"]
+    assert up.run("mail", "dpkg --audit") == ""
+    up.run("mail", "apt-mark hold rspamd")
+    try:
+        assert "held, so without updates: rspamd" in up.fab("-H", "mail", "status").stdout
+    finally:
+        up.run("mail", "apt-mark unhold rspamd")
+
+
 def test_no_run_over_a_machine_that_does_not_work_is_a_success(up: House) -> None:
     socket = "/var/spool/postfix/private/dovecot-lmtp"
     up.run("mail", f"rm $(postconf -hx queue_directory)/private/dovecot-lmtp {socket} 2>/dev/null; true")

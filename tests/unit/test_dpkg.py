@@ -62,6 +62,22 @@ def test_a_dpkg_that_was_cut_after_its_last_package_is_told(var: Path) -> None:
     assert dpkg.broken() == ["dpkg was interrupted"]
 
 
+def test_a_package_that_was_cut_among_its_files_comes_anew(var: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (var / "status").write_text(
+        entry("there", "install reinstreq half-configured") + "\n" + entry("new", STATES["there"])
+    )
+    assert dpkg.broken() == ["there is half-configured and must be reinstalled"]
+    did: list[tuple[object, ...]] = []
+    refused = subprocess.CompletedProcess((), 1, "", "package is in a very bad inconsistent state")
+    monkeypatch.setattr(packages, "run", lambda *command, **_: did.append(command) or refused)
+    monkeypatch.setattr(packages, "_install", lambda names, _, __, *options: did.append((*options, *names)))
+    packages._finish_others(None)
+    assert did == [("dpkg", "--configure", "-a", "--force-confold"), ("--reinstall", "there")]
+    (var / "status").write_text(entry("there", "install ok half-configured"))
+    with pytest.raises(AgentError, match="very bad"):
+        packages._finish_others(None)
+
+
 def test_what_an_apt_is_at_is_not_called_broken(var: Path) -> None:
     command = [sys.executable, "-c", HOLDER, var / "lock"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:

@@ -17,6 +17,8 @@ def _nested(kind: str, end: str = "\r\n", count: int = 20000) -> str:
     return f"Content-Type: {kind}{end}{end}" * count + "Subject: core\r\n\r\nhello\r\n"
 
 
+LINKS = f"<a href='http://x.example.com/'>link{'y' * 90}\r\n" * 2000
+
 # Refused for good: no program sends them.
 ABSURD: dict[str, str] = {
     "messages in messages": _nested("message/rfc822"),
@@ -34,6 +36,10 @@ ABSURD: dict[str, str] = {
     + "word\r\n" * 100_000,
     "the same header in a message": "Content-Type: message/rfc822\r\n\r\nSubject: x\r\n" + "X-H: v\r\n" * 500_000,
     "headers in a part": MIXED + "--b\r\n" + "".join(f"X-H{n}: v\r\n" for n in range(300_000)) + "\r\nx\r\n--b--\r\n",
+    "links in links": f"Content-Type: text/html\r\n\r\n{LINKS}",
+    "the same behind comments": "Content-Type: text/html\r\n\r\n" + LINKS.replace("link", "<!--</a>-->"),
+    "the same encoded": "Content-Type: text/html\r\nContent-Transfer-Encoding: base64\r\n\r\n"
+    + base64.encodebytes(LINKS.encode("utf-16-le")).decode().replace("\n", "\r\n"),
     "headers in many parts": MIXED + ("--b\r\n" + "".join(f"X-H{n}: v\r\n" for n in range(15_000)) + "\r\nx\r\n") * 60,
     "headers behind a border in pieces": "Content-Type: multipart/mixed; boundary*0=ab; boundary*1=cd\r\n\r\n--abcd\r\n"
     + "X-H: v\r\n" * 100_000

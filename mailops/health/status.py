@@ -51,7 +51,8 @@ def _lines(name: str, result: dict[str, Any]) -> list[str]:
     if vault and vault["open"] and not vault.get("answers", True):
         bad = [f"the vault does not answer; next: fab -H {name} lock, then unlock"]
     bad += [
-        f"{unit} is {state}; next: fab -H {name} bootstrap"
+        f"{unit} is {state}; next"
+        + (f", as root there: systemctl unmask {unit}" if state == "masked" else f": fab -H {name} bootstrap")
         for unit, state in result["services"].items()
         if state != "active"
     ]

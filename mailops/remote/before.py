@@ -17,6 +17,8 @@ from .shell import run
 
 SPOOL = "/var/spool/postfix"
 MAIL = "/var/mail"
+ALIASES = "/etc/aliases"
+FORWARDS = ("/root/.forward", "/home/*/.forward")
 # Where Dovecot keeps mail: 2.3, and what 2.4 has made of it.
 PLACES = ("mail_location", "mail_driver", "mail_path", "mail_inbox_path")
 
@@ -24,7 +26,7 @@ PLACES = ("mail_location", "mail_driver", "mail_path", "mail_inbox_path")
 def told(wanted: dict[str, Any], displaced: bool = False) -> list[str]:
     """A line for each thing; none where we have been before, but for mailboxes of a server that was `displaced` now."""
     if not os.path.exists(generations.ACTIVE):
-        return [*_files(wanted), *_mailboxes([*_spool(), *_homes(wanted)]), *_queues()]
+        return [*_files(wanted), *_redirects(), *_mailboxes([*_spool(), *_homes(wanted)]), *_queues()]
     return _mailboxes(_spool()) if displaced else []
 
 
@@ -44,6 +46,19 @@ def _files(wanted: dict[str, Any]) -> list[str]:
     if lines:
         lines.append("what of it is to stay belongs into hosts.toml or /etc/mailops/local")
     return lines
+
+
+def _redirects() -> list[str]:
+    """Whose mail goes elsewhere: to a program, a file, another mailbox."""
+    names = []
+    with contextlib.suppress(FileNotFoundError), open(ALIASES, encoding="utf-8", errors="replace") as file:
+        lines = [line.split("#")[0].partition(":") for line in file if line[:1] not in " \t#"]
+        leads = {name.strip().strip('"').lower(): end.strip().lower() for name, _, end in lines if name.strip()}
+        names = sorted(name for name, end in leads.items() if end not in leads.keys() | {"root"})
+    places = [f"{ALIASES} ({', '.join(names[:10])})"] if names else []
+    places += sorted(path for pattern in FORWARDS for path in glob.glob(pattern))
+    now = "that ends, and all mail for this machine's accounts is the administrator's; see mail_aliases in hosts.toml"
+    return [f"mail is sent on by {'; '.join(places)}: {now}"] if places else []
 
 
 def _mailboxes(places: list[str]) -> list[str]:

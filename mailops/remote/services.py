@@ -147,8 +147,12 @@ def _tell(verb: str, unit: str) -> None:
 
 
 def start(units: list[str]) -> None:
-    """Start `units` together; AgentError carries the log of the first that fails."""
+    """Start `units` together; AgentError carries the log of the first that fails, or names who is masked."""
     _forget_failures(units)
+    daemons = [name for name in names(units) if name.endswith(".service")]
+    if masked := [unit for unit, state in states(daemons).items() if state["LoadState"] == "masked"]:
+        told = f"{' and '.join(masked)} cannot be started by anybody (masked)"
+        raise AgentError(f"{told}; next, as root there: systemctl unmask {' '.join(masked)}", units=units)
     if run("systemctl", "start", *units, check=False, timeout=180).returncode:
         broken = [unit for unit, state in states(units).items() if state["ActiveState"] != "active"]
         reason = log(broken[0]) if broken else "no reason given"

@@ -38,7 +38,7 @@ def call(args: dict[str, Any], link: Any) -> dict[str, Any]:
         return {"state": "bare", "release": facts["release"]}
     opened = machine.answers(machine.places(wanted["vault"])) if wanted["vault"] else True
     units = services.states([service["unit"] for service in wanted["services"]])
-    running = {unit: state["ActiveState"] for unit, state in units.items()}
+    running = {unit: _state(state) for unit, state in units.items()}
     asked = [item for item in wanted["probes"] if not item.get("when")]  # the others take their time
     answers: dict[str, str] = {}
     if opened:
@@ -112,6 +112,11 @@ def _left(queue: list[tuple[str, float, bool]], now: float) -> dict[str, str]:
     ]
     said = f"{len(old)} new in it that nobody takes up; next, as root there: systemctl restart postfix.service"
     return {"queue": said} if old else {}
+
+
+def _state(unit: dict[str, str]) -> str:
+    """One that is masked will not start again, whatever it does now."""
+    return "masked" if unit["LoadState"] == "masked" else unit["ActiveState"]
 
 
 def _uptime() -> float:

@@ -55,15 +55,18 @@ def test_a_mailhost_that_had_exim_sends_its_queue_on_and_keeps_its_own(up: House
 
 def test_a_hand_made_postfix_is_told_of_and_kept(up: House) -> None:
     up.run("web", "rm /var/lib/mailops/active; postconf -e 'smtpd_banner = made by hand' home_mailbox=Maildir/")
+    up.run("web", "cp -a /etc/aliases /root/ 2>/dev/null; echo 'shop: |/usr/bin/shop' >>/etc/aliases")
     try:
         done = up.fab("-H", "web", "plan")
         told = next(line for line in done.stdout.splitlines() if "/etc/postfix/main.cf was here before" in line)
         assert "mail from before may be in ~/Maildir/ of Unix users" in done.stdout
+        assert "mail is sent on by /etc/aliases (shop): that ends" in done.stdout
         assert "-smtpd_banner = made by hand" in done.stdout
         assert told in up.fab("-H", "web", "bootstrap").stdout.splitlines()
         assert "smtpd_banner = made by hand" in up.run("web", f"cat {told.split()[-1]}")
         assert "was here before" not in up.fab("-H", "web", "plan").stdout
     finally:
+        up.run("web", "rm /etc/aliases; mv /root/aliases /etc/ 2>/dev/null", check=False)
         up.fab("-H", "web", "bootstrap", "--overwrite")
     subject = token()
     up.run("web", "sendmail root", stdin=f"Subject: {subject}\n\nNew.\n")

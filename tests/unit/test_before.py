@@ -22,6 +22,8 @@ def said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     answers: dict[str, str] = {}
     monkeypatch.setattr(before, "_said", lambda *command: answers.get(" ".join(command), ""))
     monkeypatch.setattr(before, "MAIL", str(tmp_path / "mail"))
+    monkeypatch.setattr(before, "ALIASES", str(tmp_path / "aliases"))
+    monkeypatch.setattr(before, "FORWARDS", (str(tmp_path / "home/*/.forward"),))
     monkeypatch.setattr(generations, "ACTIVE", str(tmp_path / "active"))
     monkeypatch.setattr(dpkg, "STATUS", str(tmp_path / "status"))
     monkeypatch.setattr(dpkg, "UCF", str(tmp_path / "ucf"))
@@ -93,3 +95,17 @@ def test_a_program_that_hangs_or_is_not_there_keeps_nobody_waiting(monkeypatch: 
 
     monkeypatch.setattr(before, "run", hangs)
     assert before._said("doveconf", "-n") == ""
+
+
+def test_who_had_mail_sent_on_is_told_that_it_ends(tmp_path: Path, said: dict[str, str]) -> None:
+    (tmp_path / "aliases").write_text(
+        "# Debian's own\nmailer-daemon: postmaster\npostmaster: root\nnobody: root\n\n  more\n"
+        'root: boss@elsewhere.test # away\n"Shop": |/usr/bin/shop --new\nold:/var/mail/old\nlist: :include:/etc/list\n'
+    )
+    (tmp_path / "home/ann").mkdir(parents=True)
+    (tmp_path / "home/ann/.forward").write_text("ann@elsewhere.test\n")
+    (line,) = before.told(wanted(tmp_path))
+    places = f"{tmp_path}/aliases (list, old, root, shop); {tmp_path}/home/ann/.forward"
+    assert line.startswith(f"mail is sent on by {places}: that ends")
+    (tmp_path / "active").write_text("1")
+    assert before.told(wanted(tmp_path)) == []

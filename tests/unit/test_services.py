@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from mailops.remote import services, shell
+from mailops.remote.errors import AgentError
 
 WANTED = [{"unit": "one.service"}, {"unit": "two.service"}]
 UNITS = ["one.service", "two.service"]
@@ -19,12 +20,15 @@ class Systemd:
 
     def __init__(self) -> None:
         self.active = "active"
+        self.masked: set[str] = set()
         self.asked = 0
         self.answers_ahead = True
 
     def _show(self, units: tuple[str, ...]) -> str:
         self.asked += 1
-        return "\n\n".join(f"Id={unit}\nActiveState={self.active}\nUnitFileState=disabled" for unit in units) + "\n"
+        load = {unit: "masked" if unit in self.masked else "loaded" for unit in units}
+        head = f"ActiveState={self.active}\nUnitFileState=disabled"
+        return "\n\n".join(f"Id={unit}\n{head}\nLoadState={load[unit]}" for unit in units) + "\n"
 
     def run(self, *command: str, **_: Any) -> subprocess.CompletedProcess[str]:
         shell.runs.append(command[0])
@@ -91,3 +95,13 @@ def test_units_that_were_not_looked_at_are_asked_for(systemd: Systemd) -> None:
 def test_a_program_that_looks_is_started_and_read_later() -> None:
     words = shell.start("sh", "-c", "echo said; echo not this >&2; cat; exit 3")
     assert words() == "said\n"
+
+
+def test_a_unit_that_is_masked_is_named_with_the_way_back(systemd: Systemd) -> None:
+    systemd.masked = {"one@-.service", "two.socket"}  # Debian 12 runs a daemon in an instance; a socket we do without
+    with pytest.raises(AgentError) as refused:
+        services.start(UNITS)
+    told = "one@-.service cannot be started by anybody (masked); next, as root there: systemctl unmask one@-.service"
+    assert refused.value.message == told
+    systemd.masked = {"two.socket"}
+    services.start(UNITS)

@@ -101,10 +101,12 @@ def mail(domain: str, mail_server: str) -> list[Record]:
 
 
 def senders(names: Iterable[str], mail_server: str, mail_domains: Iterable[str]) -> list[Record]:
-    """SPF of machines by their own names (README, "DNS records to publish"): they all send through `mail_server`."""
+    """What machines have by their own names (README, "DNS records to publish"): they all send through `mail_server`,
+    which takes the bounces for them."""
     others = [name for name in names if name not in set(mail_domains)]
     servers = {name: "a" if name == mail_server else f"a:{mail_server}" for name in others}
-    return [Record(name, "TXT", f"v=spf1 {server} -all") for name, server in servers.items()]
+    spf = [Record(name, "TXT", f"v=spf1 {server} -all") for name, server in servers.items()]
+    return spf + [Record(name, "MX", f"10 {mail_server}.") for name in others if name != mail_server]
 
 
 def replace(records: Iterable[Record], new: Iterable[Record]) -> list[Record]:

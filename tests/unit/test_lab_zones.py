@@ -36,6 +36,16 @@ def test_addresses_go_both_ways() -> None:
     ]
 
 
+def test_a_machine_that_only_sends_has_its_bounces_taken_by_the_mail_server() -> None:
+    names = ["mail.example.test", "web.example.test", "second.test"]
+    records = zones.senders(names, "mail.example.test", ["example.test", "second.test"])
+    assert records == [
+        Record("mail.example.test", "TXT", "v=spf1 a -all"),
+        Record("web.example.test", "TXT", "v=spf1 a:mail.example.test -all"),
+        Record("web.example.test", "MX", "10 mail.example.test."),
+    ]
+
+
 def test_what_is_published_replaces_the_same_name_and_type_alone() -> None:
     made_up = zones.mail("example.test", "mail.example.test")
     records = zones.replace(made_up, [Record("Example.Test.", "txt", "v=spf1 -all")])

@@ -55,8 +55,7 @@ def _units(release: int) -> tuple[str, ...]:
 def _names(at: At) -> dict[str, Any]:
     site = at.site
     others = [other for other in site.hosts.values() if other.role != "mailhost"]
-    logins = {site.name_of(other): site.seen_by(other).relay_email for other in others}
-    relays = {name: account for name, account in logins.items() if name not in site.mail_domains}
+    relays = {site.name_of(other): site.seen_by(other).relay_email for other in others}
     host_names = [name for name in (site.mail_server_hostname,) if name not in site.mail_domains] + [*relays]
     at_home = {name for host in site.hosts.values() for name in site.own_names(host)}
     return {

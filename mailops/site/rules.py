@@ -188,6 +188,14 @@ def _senders_are_ours(site: Site) -> Found:
                 yield f"{key}[{number}]", text
 
 
+def _machines_are_no_domains(site: Site) -> Found:
+    """A machine that only sends writes as whoever it likes at its own name; a domain's addresses belong to people."""
+    for host in site.hosts.values():
+        if host.role != "mailhost" and (name := site.name_of(host)) in site.mail_domains:
+            text = f"{quoted(name)} is among mail_domains: its programs would write in the name of mailboxes"
+            yield dotted("hosts", host.name), f"{text}; call it [hosts.web], say, with address = {quoted(name)}"
+
+
 def _hosts_apart(site: Site) -> Found:
     """No two machines are one; behind a NAT they may share an address, not a port."""
     first: dict[tuple[str, int], str] = {}
@@ -253,6 +261,7 @@ RULES: tuple[tuple[tuple[str, ...], Callable[[Site], Found]], ...] = (
     ((), _one_mailhost),
     (("domain", "relay_email", "mail_users.email"), _relay_account_exists),
     (("domain", "mail_domains", "hosts"), _senders_are_ours),
+    (("domain", "mail_domains", "hosts"), _machines_are_no_domains),
     (("hosts.address", "hosts.port"), _hosts_apart),
     (("dkim_selector", "dkim_selector_next"), _selectors_differ),
     (("rspamd", "rspamd_upstream"), _upstream_is_known),

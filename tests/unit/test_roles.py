@@ -246,11 +246,11 @@ def test_the_relay_account_sends_for_the_other_machines_alone() -> None:
 
 
 def test_a_host_name_that_is_a_mail_domain_stays_one() -> None:
-    made = manifest(mail_domains=("example.test", "mail.example.test", "backup.example.test"))
+    made = manifest(mail_domains=("example.test", "mail.example.test"))
     line = next(line for line in text(made, "/etc/postfix/main.cf").splitlines() if "virtual_alias_domains" in line)
     names = line.split()[2:]
     assert "far.other.test" in names
-    assert not {"mail.example.test", "backup.example.test"} & {*names}
+    assert "mail.example.test" not in names
 
 
 @pytest.mark.parametrize("name", ["backup", "far"])

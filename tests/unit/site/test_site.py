@@ -396,6 +396,11 @@ WRONG: dict[str, tuple[str, str, str]] = {
         'debian = 13\nsenders = ["shop@example.test"]',
         r"hosts\.mail\.senders: is for a mailnull, .*",
     ),
+    "a machine that is a domain": (
+        "debian = 13",
+        'debian = 13\n[hosts."second.test"]\nrole = "mailnull"\ndebian = 13',
+        r'hosts\."second\.test": "second\.test" is among mail_domains: .*; call it \[hosts\.web\], say, with .*',
+    ),
     "Debian 11": ("debian = 13", "debian = 11", r"hosts\.mail\.debian: cannot be 11; write 12 or 13"),
     "bad IP address": (
         "192.0.2.25",

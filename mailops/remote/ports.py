@@ -33,6 +33,8 @@ QUEUES = {
     "courier": ("/var/lib/courier/msgs/*/C*", "/var/lib/courier/tmp/*/C*", ("courier", "flush")),
 }
 FLUSH = "60"  # seconds
+# A process that has just ended; systemd's, on their way to become a program: they have its sockets for a moment.
+PASSING = ("", "/usr/lib/systemd/systemd-executor")
 SYSTEMD = 1  # its process: it listens for a unit's socket, whether or not the service behind it runs
 
 
@@ -101,7 +103,7 @@ def holders(wanted: dict[str, Any]) -> list[Holder]:
     ):  # systemd first: its service would be started again
         unit = _socket_unit(port) if pid == SYSTEMD else services.unit_of(pid)
         program = "systemd" if pid == SYSTEMD else _program(pid)
-        if unit not in ours:
+        if unit not in ours and program not in PASSING:
             found.append(Holder(port, pid, program, unit, _package(program), _package(*_unit_files(unit))))
     return found
 
@@ -142,9 +144,13 @@ def _socket_unit(port: int) -> str:
 
 
 def _program(pid: int) -> str:
-    with contextlib.suppress(OSError):
+    """ "" for a process that has ended meanwhile."""
+    try:
         return os.readlink(f"/proc/{pid}/exe").removesuffix(" (deleted)")
-    return "a program that cannot be seen"
+    except FileNotFoundError:
+        return ""
+    except OSError:
+        return "a program that cannot be seen"
 
 
 def _unit_files(unit: str) -> list[str]:

@@ -132,7 +132,8 @@ def test_a_bounce_to_a_program_of_a_null_client_is_read(up: House) -> None:
     remote = up.swaks("--from", "<>", "--to", "www-data@web.example.test", "--quit-after", "RCPT")
     assert remote.returncode == 0, remote.stdout
     subject = token()  # of another server, which has taken the message before it could not deliver it
-    up.run("outside", "sendmail -f '<>' www-data@web.example.test", stdin=f"Subject: {subject}\n\nNo such user.\n")
+    text = f"From: MAILER-DAEMON@mx.elsewhere.test\nSubject: {subject}\n\nNo such user.\n"
+    up.run("outside", "sendmail -f '<>' www-data@web.example.test", stdin=text)
     up.arrives(ADMIN, subject, sender="outside")
     stranger = up.swaks("--to", "www-data@web.example.test", "--quit-after", "RCPT")
     assert "550 5.1.1" in stranger.stdout

@@ -83,12 +83,13 @@ def test_who_has_our_port_and_is_no_mail_server_is_named_before_anything_is_made
             assert done.returncode == 1
             assert "port 25 is taken by /usr/bin/python3" in done.stdout + done.stderr
             assert "odd.service" in done.stdout + done.stderr
-        up.run("web", "systemctl stop odd; systemd-run --unit=odd --socket-property=ListenStream=127.0.0.1:25 cat")
+        up.run("web", "systemctl stop odd; systemctl reset-failed")
+        up.run("web", "systemd-run --unit=odd --socket-property=ListenStream=127.0.0.1:25 cat")
         done = up.fab("-H", "web", "bootstrap", check=False)
         assert done.returncode == 1
         assert "port 25 is taken by systemd (odd.socket, process 1); nothing was made" in done.stderr
     finally:
-        up.run("web", "systemctl stop odd.socket odd.service; systemctl start postfix")
+        up.run("web", "systemctl stop odd.socket odd.service; systemctl reset-failed; systemctl start postfix")
 
 
 def test_a_stale_source_of_packages_is_named_and_does_not_stop_a_bootstrap(up: House) -> None:

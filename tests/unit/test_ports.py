@@ -151,6 +151,11 @@ def test_whoever_systemd_listens_for_is_named_and_stops_before_its_service(
     assert [holder.unit for holder in ports.holders(WANTED)] == ["courier-imap.service"]
 
 
+def test_who_has_a_socket_in_passing_holds_nothing_up(machine: Machine) -> None:
+    machine.holders = {25: ("", ""), 993: ("/usr/lib/systemd/systemd-executor", "odd.service")}
+    assert ports.holders(WANTED) == []
+
+
 def test_systemd_says_for_which_unit_it_has_a_port(monkeypatch: pytest.MonkeyPatch) -> None:
     socket_unit = ports._socket_unit
     monkeypatch.setattr(ports, "run", lambda *_, **__: CompletedProcess((), 0, LISTEN, ""))

@@ -39,6 +39,7 @@ exit 0
 BRIEFLY = ("-o", "Acquire::Retries=1", "-o", "Acquire::http::Timeout=10", "-o", "Acquire::https::Timeout=10")
 # apt's, dpkg's and debconf's words for a lock that another process has. A disk that cannot be written is none.
 HELD = re.compile("Could not get lock|locked by another process")
+UNREADABLE = "The list of sources could not be read."
 A_DAY = 86400.0  # seconds
 PATIENCE = 300.0  # seconds for another apt to finish
 
@@ -128,8 +129,11 @@ def update(link: Any) -> None:
     """Read the package lists. A source that fails is told of, and does without: what we need may be in another one."""
     link.progress("packages", 0, "reading package lists")
     done = _wait_for_locks("apt-get", "-q", *BRIEFLY, "update")
-    told = [line for line in done.stderr.splitlines() if line.startswith(("E: ", "W: "))]
-    for line in dict.fromkeys(line[3:] for line in told if "Some index files failed" not in line):
+    told = [line[3:] for line in done.stderr.splitlines() if line.startswith(("E: ", "W: "))]
+    if UNREADABLE in told:  # then apt does nothing at all
+        reason = "; ".join(line for line in told if line != UNREADABLE)
+        raise AgentError(f"apt cannot read its list of sources: {reason}", "mend that file there, then bootstrap again")
+    for line in dict.fromkeys(line for line in told if "Some index files failed" not in line):
         link.say(f"a source of packages is left out: {line}")
 
 

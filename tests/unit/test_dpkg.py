@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -109,3 +110,12 @@ def test_only_a_lock_that_somebody_has_is_waited_for(said: str, tries: int, monk
         with pytest.raises(AgentError, match="apt-get update failed"):
             packages._patiently("apt-get", "update")
     assert codes == []
+
+
+def test_one_line_that_apt_cannot_read_is_no_source_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes all sources with it."""
+    wrong = "Malformed entry 1 in list file /etc/apt/sources.list.d/zz.list (Suite)"
+    said = f"E: {wrong}\nE: The list of sources could not be read.\n"
+    monkeypatch.setattr(packages, "run", lambda *command, **_: subprocess.CompletedProcess(command, 100, "", said))
+    with pytest.raises(AgentError, match=r"apt cannot read its list of sources: Malformed entry 1 in .*zz\.list"):
+        packages.update(SimpleNamespace(progress=lambda *_: None))

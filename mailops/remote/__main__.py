@@ -24,6 +24,7 @@ CALLS = {
     "certificate": "status.certificate",
     "mailcfg": "accounts.call",
     "dkim": "dkim.call",
+    "tunnel": "tunnel.call",
 }
 
 COMMANDS = {"mailcfg": "accounts.main", "mailboot": "boot.main"}

@@ -14,6 +14,8 @@ MILTERS = {"incoming": "rspamd/incoming.sock", "outgoing": "rspamd/outgoing.sock
 # What its console writes to: ours, so that an edit there is one by hand, as any other.
 CONSOLE = "/var/lib/rspamd"
 ADDITIONS = "/etc/rspamd/additions.conf"
+# Of the console; what is in it, mailops/remote/tunnel.py reads.
+CONSOLE_KEY = "/run/mailops-console/password.conf"
 
 # It ends well with an element that it does not know; then that is not all it says.
 CHECK = (
@@ -44,6 +46,7 @@ def service(at: At) -> Service:
         additions={ADDITIONS: (f"{LOCAL}/rspamd/rspamd.conf", "append")},
         names={
             "milters": MILTERS,
+            "console_password": CONSOLE_KEY,
             "milter_directory": f"/usr/bin/install -d -m 2750 -o _rspamd -g postfix {queue.FOLDER}/rspamd",
         },
     )

@@ -161,6 +161,7 @@ RESULT: dict[str, Shape] = {
     "drift": record({"files": ENTRIES, "unpushed": NAMES, "locked": flag}, {"generation": number()}),
     "mailcfg": record(SAID | {"code": one_of(0, 1, 2), "rows": maybe(rows)}),
     "dkim": record({"keys": dkim_keys, "made": NAMES}),
+    "tunnel": record({"password": matching(r"[0-9a-f]{40}", "password", 40)}),
 }
 
 

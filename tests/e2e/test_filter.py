@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import smtplib
 import time
 from collections.abc import Callable
@@ -24,6 +25,44 @@ def test_postfix_alone_reaches_the_milters(up: House) -> None:
     up.run("mail", f"runuser -u postfix -- python3 -c '{CONNECT}' {MILTERS}/incoming.sock")
     ports = up.run("mail", "ss -Hltn | awk '{ print $4 }'").split()
     assert not [port for port in ports if port.rpartition(":")[2] in ("11332", "11333", "11335")]
+
+
+# Asks the console as whoever runs it: the pages that are answered with anything but 'Unauthorized'.
+KNOCK = """
+import itertools, sys, urllib.error, urllib.request as r
+pages = 'auth stat history graph?type=hourly maps actions symbols errors plugins checkv2 check learnspam learnham '
+pages += 'saveactions savesymbols savemap statreset historyreset fuzzyadd'
+headers = {}, {'Password': 'q1'}, {'X-Forwarded-For': '127.0.0.1'}, {'File': '/etc/passwd'}, {'Shm': '/x'}
+hosts = '127.0.0.1', '[::1]'
+for page, host, more, data in itertools.product(pages.split(), hosts, headers, (None, b'[null,6,4,15]')):
+    try:
+        said = r.urlopen(r.Request(f'http://{host}:11334/{page}', data, more), timeout=20).read()
+    except urllib.error.HTTPError as error:
+        said = error.read()
+    if b'Unauthorized' not in said:
+        print(page, host, more, data, said[:80])
+"""
+
+
+def test_no_local_user_gets_anything_out_of_the_console(up: House) -> None:
+    """As a web program that was broken into: it may connect, and knows no password."""
+    state = "sha256sum /var/lib/rspamd/rspamd_dynamic /var/lib/rspamd/*.local"
+    before = up.run("mail", state), up.console("actions"), json.loads(up.console("stat"))["learned"]
+    assert up.run("mail", "runuser -u www-data -- python3 -", stdin=KNOCK) == ""
+    assert (up.run("mail", state), up.console("actions"), json.loads(up.console("stat"))["learned"]) == before
+    for path in ("/run/mailops-console/password.conf", "/run/mailops-console"):
+        assert up.run("mail", f"runuser -u www-data -- ls -l {path}/. 2>&1 || :").endswith("Permission denied\n")
+    assert up.run("mail", "stat -f -c %T /run/mailops-console").strip() == "tmpfs"
+
+
+def test_without_its_password_the_console_lets_nobody_in(up: House) -> None:
+    """As when the file cannot be written, or read: no password is not 'no password needed'."""
+    up.run("mail", "mv /run/mailops-console/password.conf /run/mailops-console/away; systemctl reload rspamd")
+    try:
+        until(lambda: up.console("ping").strip() == "pong", 20, "the console")
+        assert up.run("mail", "runuser -u www-data -- python3 -", stdin=KNOCK) == ""
+    finally:
+        start_afresh(up)
 
 
 def stranger_sends(host: str, data: bytes) -> tuple[int, str, float]:

@@ -276,9 +276,7 @@ def redis(house: House, name: str) -> str:
 
 def rspamd_actions(house: House) -> dict[str, float | None]:
     """The scores as the running Rspamd has them."""
-    ask = "from urllib.request import urlopen as get; print(get('http://127.0.0.1:11334/actions').read().decode())"
-    found = json.loads(house.run("mail", f'python3 -c "{ask}"'))
-    return {each["action"]: each["value"] for each in found}
+    return {each["action"]: each["value"] for each in json.loads(house.console("actions"))}
 
 
 def greets(house: House, port: int) -> bool:

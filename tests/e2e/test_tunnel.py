@@ -107,6 +107,26 @@ def test_several_requests_are_carried_side_by_side(up: House) -> None:
         assert all(b"pong" in _all_of(line) for line in lines)
 
 
+def test_after_a_restart_of_rspamd_the_page_goes_on(up: House) -> None:
+    """With another password, which nobody sees: not the browser, not ps, not the log, not the screen."""
+    ask = "sed -n 's/^password = \"\\(.*\\)\";$/\\1/p' /run/mailops-console/password.conf"
+    with tunnel(up, "--port", "0") as (address, process):
+        old = up.run("mail", ask).strip()
+        assert "auth" in get(f"{address}auth")
+        up.run("mail", "systemctl restart rspamd")
+        until(lambda: up.run("mail", "ss -Hltn sport = :11334", check=False), 20, "the console")
+        assert post(BROWSER, f"{address}saveactions", "[15,null,6,null]") == 200
+        pages = [get(f"{address}{page}") for page in ("auth", "history", "actions", "maps", "")]
+        new = up.run("mail", ask).strip()
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=20)
+    up.fab("-H", "mail", "push", "--overwrite")
+    assert len(old) == len(new) == 40
+    assert old != new
+    seen = [*pages, out, err, up.run("mail", "ps axww; journalctl --boot -q -o cat")]
+    assert not [text for text in seen if old in text or new in text]
+
+
 def test_only_the_browser_that_it_opened_gets_in(up: House) -> None:
     with tunnel(up, "--port", "0") as (address, _):
         actions = get(f"{address}actions")

@@ -7,14 +7,23 @@ import re
 import socket
 import threading
 import time
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from mailops import tunnel
 from mailops.console_door import COOKIE, LONGEST_HEAD, Door, Refused, answered
+from mailops.errors import MailopsError
+from mailops.remote import tunnel as remote
+from mailops.remote.errors import AgentError
+from mailops.services import rspamd
+from mailops.ssh import protocol
 from mailops.tunnel import Forwarder
 
 HOST = "127.0.0.1:4711"
+OLD, NEW = "0" * 40, "1" * 40
 
 
 @pytest.fixture
@@ -172,49 +181,153 @@ def test_only_plain_requests_pass(door: Door, first: str) -> None:
 
 
 def test_what_belongs_to_the_connection_stays_behind(door: Door) -> None:
-    lines = ("Connection: keep-alive", "Upgrade: websocket", "Expect: 100-continue", "Password: q1")
+    lines = ("Connection: keep-alive", "Upgrade: websocket", "Expect: 100-continue", "pASSWORD: q1")
     passed, _ = door.admit(request(door, "GET / HTTP/1.1", *lines).encode())
     assert passed.count(b"Connection: ") == 1
     assert b"Upgrade" not in passed
     assert b"Expect" not in passed
-    assert b"\r\nPassword: q1\r\n" in passed
+    assert b"q1" not in passed
 
 
 # --- Over real sockets
 
 
-def carried(door: Door, *pieces: bytes) -> tuple[bytes, bytes]:
-    """What the client is answered, and what the console has been sent."""
+class Machine:
+    """One whose console has a new password each time that it is asked for."""
+
+    def __init__(self, *passwords: str) -> None:
+        self.passwords = list(passwords)
+        self.said: list[str] = []
+        self.listener = SimpleNamespace(say=self.said.append)
+        self.connection = SimpleNamespace(transport=SimpleNamespace(is_active=lambda: True))
+
+    def call(self, name: str, args: dict[str, object]) -> dict[str, str]:
+        assert (name, args) == ("tunnel", tunnel.OWNER)
+        if not self.passwords:
+            raise MailopsError("mail: the connection was lost")
+        return {"password": self.passwords.pop(0)}
+
+
+def console(channel: socket.socket, sent: bytearray, password: str) -> None:
+    """Takes one request, and answers it when it comes with its password."""
+    with channel:
+        channel.settimeout(5)
+        mine = bytearray()
+        while data := channel.recv(1 << 16):
+            mine.extend(data)
+            sent.extend(data)
+            head, _, body = bytes(mine).partition(b"\r\n\r\n")
+            length = re.search(rb"Content-Length: (\d+)", head)
+            if len(body) >= int(length[1] if length else 0):
+                known = head.endswith(f"\r\nPassword: {password}".encode())
+                channel.sendall(b"HTTP/1.1 200 OK\r\n\r\npong" if known else b"HTTP/1.1 401 Unauthorized\r\n\r\nno")
+                return
+
+
+def carried(door: Door, *pieces: bytes, machine: Machine | None = None, password: str = OLD) -> tuple[bytes, bytes]:
+    """What the client is answered, and what the console, which has that `password`, has been sent."""
     client, inside = socket.socketpair()
-    channel, console = socket.socketpair()
-    forwarder = Forwarder(None, door)  # type: ignore[arg-type]
-    forwarder._channel = lambda peer: channel  # type: ignore[assignment,method-assign,return-value]
+    forwarder = Forwarder(machine or Machine(), door)  # type: ignore[arg-type]
+    forwarder._password = OLD
     sent = bytearray()
+    works = [threading.Thread(target=forwarder.carry, args=(inside,))]
 
-    def answer() -> None:
-        with console:
-            console.settimeout(5)
-            while data := console.recv(1 << 16):
-                sent.extend(data)
-                head, _, body = bytes(sent).partition(b"\r\n\r\n")
-                length = re.search(rb"Content-Length: (\d+)", head)
-                if len(body) >= int(length[1] if length else 0):
-                    console.sendall(b"HTTP/1.1 200 OK\r\n\r\npong")
-                    return
+    def channel(peer: tuple[str, int]) -> socket.socket:
+        mine, its = socket.socketpair()
+        works.append(threading.Thread(target=console, args=(its, sent, password)))
+        works[-1].start()
+        return mine
 
-    works = [threading.Thread(target=answer), threading.Thread(target=forwarder.carry, args=(inside,))]
-    for work in works:
-        work.start()
+    forwarder._channel = channel  # type: ignore[assignment,method-assign]
+    works[0].start()
     for piece in pieces:
         client.sendall(piece)
     client.settimeout(5)
     said = b"".join(iter(lambda: client.recv(1 << 16), b""))
     client.close()
-    works[1].join(5)
-    channel.close()
-    works[0].join(5)
+    for work in works:
+        work.join(5)
     assert not any(work.is_alive() for work in works)
     return said, bytes(sent)
+
+
+def test_the_console_is_sent_its_password_and_the_browser_is_not(door: Door) -> None:
+    said, sent = carried(door, request(door, "GET /auth HTTP/1.1", "Password: mine").encode())
+    assert said.endswith(b"pong")
+    assert OLD.encode() not in said
+    assert sent.count(b"Password: ") == 1
+    assert f"\r\nPassword: {OLD}\r\n\r\n".encode() in sent
+
+
+def test_after_a_restart_of_the_console_its_new_password_is_asked_for(door: Door) -> None:
+    """And the request goes there whole, once more."""
+    head = request(door, "POST /saveactions HTTP/1.1", "Content-Length: 6").encode()
+    said, sent = carried(door, head + b"abc", b"def", machine=Machine(NEW), password=NEW)
+    assert said.startswith(b"HTTP/1.1 200 ")
+    assert sent.count(b"\r\n\r\nabcdef") == 2
+
+
+@pytest.mark.parametrize("passwords", [(), (NEW,)])
+def test_a_password_that_is_not_taken_is_asked_for_once(door: Door, passwords: tuple[str, ...]) -> None:
+    """A 401 would have the page ask the person for one that nobody knows."""
+    machine = Machine(*passwords)
+    said, _ = carried(door, request(door).encode(), machine=machine, password="of-somebody-else")
+    assert said.startswith(b"HTTP/1.1 502 ")
+    assert not machine.passwords
+    assert len(machine.said) == (not passwords)
+
+
+def test_many_requests_find_out_together(door: Door) -> None:
+    forwarder = Forwarder(Machine(NEW, "a third"), door)  # type: ignore[arg-type]
+    forwarder._password = OLD
+    assert [forwarder._renew(OLD) for _ in range(3)] == [NEW] * 3
+
+
+def test_a_body_without_end_is_not_kept(door: Door) -> None:
+    said, sent = carried(door, request(door, "POST /learnspam HTTP/1.1", f"Content-Length: {1 << 30}").encode())
+    assert said.startswith(b"HTTP/1.1 413 ")
+    assert sent == b""
+
+
+SOCKET = "   0: 0100007F:{:04X} 00000000:0000 {} 00000000:00000000 00:00000000 00000000 {:5} 0 1 1 x 100 0 0 10 0\n"
+
+
+@pytest.fixture
+def handed_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str, str], dict[str, str]]:
+    """What the machine's half says when it has that file, and those sockets."""
+    assert remote.FILE == rspamd.CONSOLE_KEY
+    for name in ("FILE", "SOCKETS"):
+        monkeypatch.setattr(remote, name, str(tmp_path / name))
+
+    def ask(text: str, sockets: str) -> dict[str, str]:
+        (tmp_path / "FILE").write_text(text)
+        (tmp_path / "SOCKETS").write_text(
+            f"  sl  local_address rem_address   st tx_queue rx_queue tr tm->when\n{sockets}"
+        )
+        return protocol.result("tunnel", remote.call({"port": 11334, "user": "root"}, None))
+
+    return ask
+
+
+WRITTEN = f'password = "{NEW}";\nenable_password = "{NEW}";\n'
+ITS, A_SQUATTERS = SOCKET.format(11334, "0A", 0), SOCKET.format(11334, "0A", 33)
+
+
+def test_the_machine_hands_out_what_its_service_writes(handed_out: Callable[[str, str], dict[str, str]]) -> None:
+    beside = SOCKET.format(11335, "0A", 33) + SOCKET.format(11334, "01", 33)
+    assert handed_out(WRITTEN, beside + ITS) == {"password": NEW}
+
+
+@pytest.mark.parametrize(
+    ("text", "sockets", "told"),
+    [(WRITTEN, A_SQUATTERS, "held by uid 33"), (WRITTEN, "", "not up yet"), ("", ITS, "has no password")],
+)
+def test_nobody_else_is_brought_the_password(
+    text: str, sockets: str, told: str, handed_out: Callable[[str, str], dict[str, str]]
+) -> None:
+    """Whoever has taken the console's port while it was down."""
+    with pytest.raises(AgentError, match=told):
+        handed_out(text, sockets)
 
 
 def test_a_request_in_pieces_arrives_whole(door: Door) -> None:

@@ -134,7 +134,7 @@ class Connection:
     user = "root"
 
     def __init__(self, site: Any, host: Any, config: Any = None) -> None:
-        self.transport = SimpleNamespace(name=host.name)
+        self.transport = SimpleNamespace(name=host.name, is_active=lambda: True)
 
     def begin(self) -> None:
         pass
@@ -213,6 +213,7 @@ HONEST: dict[str, dict[str, Any]] = {
     "diff": {"from": 1, "to": 2, "files": [ENTRY]},
     "drift": {"files": [ENTRY], "unpushed": ["/etc/mailops/local/x"], "locked": False, "generation": 1},
     "mailcfg": {"code": 0, "lines": ["added"], "rows": [{"id": 1, "src": "a@example.test"}], "error": "", "hint": ""},
+    "tunnel": {"password": "0123456789" * 4},
     "dkim": {"keys": [DKIM], "made": ["DKIM key /vault/dkim/x"]},
 }
 

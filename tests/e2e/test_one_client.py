@@ -194,6 +194,15 @@ def test_a_message_to_a_hundred_details_is_there_once_and_does_not_wait(up: Hous
     until(lambda: len(up.messages(USER, again)) == 2, 30, "both of them")
 
 
+def test_a_null_clients_message_to_many_details_is_there_once(up: House) -> None:
+    subject = token()
+    to = ",\n ".join(f"user1+{number}@example.test" for number in range(120))
+    up.run("backup", "sendmail -t", stdin=f"To: {to}\nSubject: {subject}\n\nHello.\n")
+    up.arrives(USER, subject, sender="backup")
+    until(lambda: "user1+" not in up.run("mail", "postqueue -j"), 30, "an empty queue")
+    assert len(up.messages(USER, subject)) == 1
+
+
 def test_spam_to_many_details_is_there_once(up: House) -> None:
     subject = token()
     with smtplib.SMTP(up.address("mail"), 25, "mx.elsewhere.test", timeout=30) as client:

@@ -124,7 +124,10 @@ def activate(services: list[dict[str, Any]], paths: list[str], dry_run: bool = F
     told = [(verb, unit) for verb, unit in told if verb]
     if not dry_run:
         do_all([lambda: start(down)] * bool(down) + [partial(_tell, verb, unit) for verb, unit in told])
-    return [f"start {unit}" for unit in down] + [f"{verb} {unit}" for verb, unit in told]
+    shut = masked(down) if dry_run and down else []
+    starts = [unit for unit in down if unit not in map(names(down).get, shut)]
+    lines = [*(f"start {unit}" for unit in starts), *(f"{verb} {unit}" for verb, unit in told)]
+    return [_shut(shut), *lines] if shut else lines
 
 
 def do_all(works: list[Callable[[], Any]]) -> None:
@@ -149,14 +152,23 @@ def _tell(verb: str, unit: str) -> None:
 def start(units: list[str]) -> None:
     """Start `units` together; AgentError carries the log of the first that fails, or names who is masked."""
     _forget_failures(units)
-    daemons = [name for name in names(units) if name.endswith(".service")]
-    if masked := [unit for unit, state in states(daemons).items() if state["LoadState"] == "masked"]:
-        told = f"{' and '.join(masked)} cannot be started by anybody (masked)"
-        raise AgentError(f"{told}; next, as root there: systemctl unmask {' '.join(masked)}", units=units)
+    if shut := masked(units):
+        raise AgentError(_shut(shut), units=units)
     if run("systemctl", "start", *units, check=False, timeout=180).returncode:
         broken = [unit for unit, state in states(units).items() if state["ActiveState"] != "active"]
         reason = log(broken[0]) if broken else "no reason given"
         raise AgentError(f"{', '.join(broken)} did not start: {reason}", units=broken)
+
+
+def masked(units: list[str]) -> list[str]:
+    """Those of the daemons of `units` that nobody can start."""
+    daemons = [name for name in names(units) if name.endswith(".service")]
+    return [unit for unit, state in states(daemons).items() if state["LoadState"] == "masked"]
+
+
+def _shut(units: list[str]) -> str:
+    told = f"{' and '.join(units)} cannot be started by anybody (masked)"
+    return f"{told}; next, as root there: systemctl unmask {' '.join(units)}"
 
 
 def restart(units: list[str]) -> None:

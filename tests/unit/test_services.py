@@ -98,10 +98,13 @@ def test_a_program_that_looks_is_started_and_read_later() -> None:
 
 
 def test_a_unit_that_is_masked_is_named_with_the_way_back(systemd: Systemd) -> None:
+    systemd.active = "inactive"
     systemd.masked = {"one@-.service", "two.socket"}  # Debian 12 runs a daemon in an instance; a socket we do without
     with pytest.raises(AgentError) as refused:
         services.start(UNITS)
     told = "one@-.service cannot be started by anybody (masked); next, as root there: systemctl unmask one@-.service"
     assert refused.value.message == told
+    wanted = [{"unit": unit, "roots": [], "on_change": "reload"} for unit in UNITS]
+    assert services.activate(wanted, [], dry_run=True) == [told, "start two.service"]
     systemd.masked = {"two.socket"}
     services.start(UNITS)

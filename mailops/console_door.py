@@ -122,7 +122,7 @@ def with_password(head: bytes, password: str) -> bytes:
 
 
 def wants_another(head: bytes) -> bool:
-    """Whether the console's answer says that the password is not right (403 before Rspamd 3.5, else 401)."""
+    """Whether the console's answer says that the password is not right (401; 403 in earlier versions of Rspamd)."""
     found = STATUS.match(head.decode("latin-1"))
     return found is not None and found[1] in ("401", "403")
 

@@ -131,7 +131,7 @@ def assert_refused(case: Broken, done: subprocess.CompletedProcess[str]) -> None
     first, second, *_ = done.stderr.splitlines()
     assert done.returncode == 1
     assert first == f"mailops: mail: {REFUSAL}"
-    assert second.startswith(f"  {case.unit}: ")
+    assert second.startswith(f"    {case.unit}: ")
     for words in case.words:
         assert words in done.stderr
 
@@ -141,14 +141,14 @@ def assert_rolled_back(house: House, case: Broken, done: subprocess.CompletedPro
     assert done.returncode == 1
     assert re.search("^mail  ● rollback  ", done.stdout, re.MULTILINE)
     assert first.startswith("mailops: mail: ")
-    assert second == f"  rolled back to generation {generation}, which answers"
-    suspect = f"  suspect: {case.target}" + (f" (with {case.local})" if case.local else "")
+    assert second == f"    rolled back to generation {generation}, which answers"
+    suspect = f"    suspect: {case.target}" + (f" (with {case.local})" if case.local else "")
     assert [line for line in rest if "suspect:" in line] == [suspect]
     for line in case.on(house.release).splitlines() if case.local else map(str, case.override.values()):
-        assert f"    + {line}" in rest or any("    + " in one and _inside(line, one) for one in rest), line
+        assert f"      + {line}" in rest or any("    + " in one and _inside(line, one) for one in rest), line
     for words in case.words:
         assert words in done.stderr
-    assert any(case.log in line for line in rest if line.startswith("  log: ")) or not case.log, done.stderr
+    assert any(case.log in line for line in rest if line.startswith("    log: ")) or not case.log, done.stderr
 
 
 def _inside(values: str, line: str) -> bool:
@@ -260,7 +260,7 @@ def test_what_was_pushed_while_locked_is_proven_by_the_unlock_or_taken_back(flow
     said = f"mailops: mail: generation {made['number']}, pushed while the vault was locked, does not work: "
     assert first.startswith(said)
     assert MECHANISM.log in unlocked.stderr
-    assert f"  generation {good} is active again, and answers; mail is up" in rest
+    assert f"    generation {good} is active again, and answers; mail is up" in rest
     assert_serves(flowing)
     assert files(flowing) == before
     assert flowing.state() == "up"

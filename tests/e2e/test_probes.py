@@ -137,10 +137,13 @@ CASES = {
         "redis-cli -s /run/redis/redis-server.sock config set requirepass x # redis-server", {"redis"}, "NOAUTH"
     ),
     "a userdb without its table": Case(
-        f"sed -i 's/user FROM users/user FROM persons/' {DOVECOT}; systemctl restart dovecot", {"lmtp"}, "451 4.3.0"
+        f"sed -i 's/postmaster_address FROM users/postmaster_address FROM persons/' {DOVECOT};"
+        "systemctl restart dovecot",
+        {"lmtp"},
+        "451 4.3.0",
     ),
     "a userdb that finds nobody": Case(
-        f"sed -i \"s/user FROM users WHERE email/user FROM users WHERE 'x' || email/\" {DOVECOT};"
+        f"sed -i -E \"/postmaster_address FROM/{{n;s/WHERE email/WHERE 'x' || email/}}\" {DOVECOT};"
         "systemctl restart dovecot",
         {"lmtp"},
         "550 5.1.1",
@@ -166,7 +169,8 @@ CASES = {
         "python3 -c \"import sqlite3; db = sqlite3.connect('/vault/db/mail.sqlite');"
         " db.execute('UPDATE users SET email = ? WHERE email = ?', ('away@example.test', 'admin@example.test'));"
         ' db.commit()"',
-        set(),
+        {"senders"},
+        "does not say what the accounts do",
     ),
 }
 PUT_BACK = """

@@ -85,7 +85,7 @@ def kill(machine: Machine) -> None:
         os.kill(pid, signal.SIGKILL)
     power.wait(lambda: leader(machine) is None, 20, f"{machine.name} does not die")
     # The kernel takes the cable away a moment later; a new machine could not have its name until then.
-    power.wait(lambda: not machine.cable.exists(), 20, f"the cable of {machine.name} does not go away")
+    power.wait(lambda: not machine.cable.exists(), 90, f"the cable of {machine.name} does not go away")
 
 
 def reboot(machine: Machine, seconds: float = BOOT_SECONDS) -> None:

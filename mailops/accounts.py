@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from mailops import secrets
 from mailops.cli.words import SEEN
 from mailops.errors import BAD_INPUT, MailopsError
-from mailops.remote import accounts as remote
-from mailops.remote import crypt
-from mailops.remote.errors import AgentError
+from mailops.remote.shared import mailcfg as remote
+from mailops.remote.shared import passwords, tables
+from mailops.remote.shared.errors import AgentError
 from mailops.roles import having
 
 # What the machine's mailcfg says to type next, as it is typed here.
@@ -75,7 +75,7 @@ def mailcfg(machine: Machine, command: remote.Command, as_json: bool = False) ->
     if as_json:
         print(json.dumps(secrets.masked(answer), indent=2))
     else:
-        for line in [*remote.table(answer["rows"] or []), *answer["lines"]]:
+        for line in [*tables.table(answer["rows"] or []), *answer["lines"]]:
             print(secrets.mask(line))
     if answer["code"]:
         raise MailopsError(answer["error"], answer["hint"], answer["code"])
@@ -108,8 +108,8 @@ def hash_password(pw: str, where: str = "") -> str:
     from passlib.hash import bcrypt
 
     with _as_mailops_error(f"{where}: " if where else ""):
-        crypt.check(pw)
-    return crypt.SCHEME + str(bcrypt.using(rounds=crypt.ROUNDS, ident="2b", truncate_error=True).hash(pw))
+        passwords.check(pw)
+    return passwords.SCHEME + str(bcrypt.using(rounds=passwords.ROUNDS, ident="2b", truncate_error=True).hash(pw))
 
 
 @contextmanager

@@ -17,7 +17,7 @@ import dns.rcode
 import dns.resolver
 import dns.rrset
 
-from mailops.remote.dkim import record_name
+from mailops.remote.shared.records import record_name
 from mailops.screen import printable
 from mailops.site.model import Site
 

@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mailops.errors import BAD_INPUT, MailopsError
-from mailops.remote.accounts import table
-from mailops.remote.dkim import SELECTOR, zone_lines
+from mailops.remote.shared.records import SELECTOR, zone_lines
+from mailops.remote.shared.tables import table
 from mailops.roles import having
 from mailops.site import edit, reader
 from mailops.site.model import Site

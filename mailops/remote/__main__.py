@@ -7,8 +7,8 @@ import sys
 from typing import Any
 
 from . import services
-from .errors import AgentError
 from .link import stdio
+from .shared.errors import AgentError
 
 # A function of a module, which is loaded when it is called: a call takes little longer than what it loads.
 CALLS = {

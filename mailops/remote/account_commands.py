@@ -8,8 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from .address import can_log_in, domain_of, without_detail
-from .errors import AgentError
+from .shared.address import can_log_in, domain_of, without_detail
+from .shared.errors import AgentError
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,9 @@ import sqlite3
 from typing import Any
 
 from . import database, senders
-from .errors import LOCKED, AgentError
 from .files import read, read_json
+from .shared import passwords
+from .shared.errors import LOCKED, AgentError
 from .shell import write_atomic
 
 LISTED = ("domains", "users", "aliases")
@@ -123,10 +124,8 @@ def _fill(db: sqlite3.Connection, wanted: dict[str, Any], hashes: dict[str, str]
 def _ask_hashes(missing: list[str], link: Any) -> dict[str, str]:
     if not missing:
         return {}
-    from . import crypt
-
     hashes: dict[str, str] = link.ask("hashes", missing)
     for email in missing:
-        if not crypt.is_hash(hashes.get(email, "")):
+        if not passwords.is_hash(hashes.get(email, "")):
             raise AgentError(f"the laptop sent no password hash for {email}; no account was added")
     return hashes

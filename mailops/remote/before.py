@@ -12,7 +12,7 @@ import os
 from typing import Any
 
 from . import dpkg, files, generations
-from .errors import AgentError
+from .shared.errors import AgentError
 from .shell import run
 
 SPOOL = "/var/spool/postfix"

@@ -6,9 +6,9 @@ import difflib
 from typing import Any
 
 from . import daemon_log, generations, services
-from .errors import AgentError
 from .files import Change, State, is_secret
 from .machine import MANIFEST
+from .shared.errors import AgentError
 
 LINES = 6  # of a daemon's log, and of a file's difference
 

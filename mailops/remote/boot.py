@@ -10,9 +10,9 @@ import time
 from typing import Any
 
 from . import database, lock, machine, owners, rollback, senders, services, vault, vault_conf
-from .errors import FAILED, LOCKED, AgentError
 from .link import Console
 from .run import Run
+from .shared.errors import FAILED, LOCKED, AgentError
 from .shell import run as run_program
 
 A_RUNS_END = 10.0  # seconds that a run has to note that the vault is gone

@@ -13,9 +13,9 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 from . import generations
-from .errors import AgentError
 from .files import Change, State, digest, ids, observe, read, same
 from .machine import MANIFEST
+from .shared.errors import AgentError
 
 Reachable = Callable[[str], bool]
 

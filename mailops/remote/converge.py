@@ -38,9 +38,9 @@ from . import (
     vault_conf,
 )
 from .candidate import Candidate, Reachable
-from .errors import AgentError
 from .machine import MANIFEST
 from .run import Run, is_hidden, lines
+from .shared.errors import AgentError
 from .shell import write_atomic
 from .warming import Warming
 

@@ -12,8 +12,8 @@ import sqlite3
 import stat
 from collections.abc import Callable, Iterator
 
-from .errors import LOCKED, AgentError
 from .files import ids
+from .shared.errors import LOCKED, AgentError
 from .shell import sync_directory
 
 OWNER, GROUP, MODE = "root", "mailauth", 0o640

@@ -7,23 +7,19 @@ import contextlib
 import fcntl
 import json
 import os
-import re
 import stat
 from collections.abc import Iterator
 from typing import Any
 
 from . import machine
 from .access import READ, obstacle
-from .errors import LOCKED, AgentError
 from .files import ids, read, read_json
+from .shared.errors import LOCKED, AgentError
+from .shared.records import DOMAIN, SELECTOR, record_name, zone_lines
 from .shell import run, write_atomic
 
 OWNER, GROUP, MODE = "root", "_rspamd", 0o640
 BITS = 2048  # RFC 8301: at least 1024, should be 2048
-LONGEST_STRING = 255  # bytes in one string of a TXT record (RFC 1035, 3.3.14)
-LABEL = r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
-DOMAIN = re.compile(rf"{LABEL}(\.{LABEL})*")
-SELECTOR = re.compile(rf"(?=.{{1,63}}\Z){LABEL}(\.{LABEL})*")  # RFC 6376, 3.1; also part of a file name
 
 
 def converge(wanted: dict[str, Any], link: Any, dry_run: bool = False) -> list[str]:
@@ -67,17 +63,6 @@ def call(args: dict[str, Any], link: Any) -> dict[str, Any]:
             raise AgentError(f"{selector!r} is not a selector", "write it like 202701", code=2)
         made = converge(wanted | {"selectors": [selector]}, link)
     return {"keys": _keys(wanted["keyroot"], wanted["domains"]), "made": made}
-
-
-def record_name(domain: str, selector: str) -> str:
-    return f"{selector}._domainkey.{domain}"
-
-
-def zone_lines(name: str, value: str) -> str:
-    """The record in the form of a BIND zone file (RFC 1035, 5.1), its text cut where a string must end."""
-    tags, key = value[: value.index("p=")], value[value.index("p=") :]
-    pieces = [tags, *(key[at : at + LONGEST_STRING] for at in range(0, len(key), LONGEST_STRING))]
-    return f"{name}. IN TXT (\n" + "".join(f'\t"{piece}"\n' for piece in pieces) + ")\n"
 
 
 def _converge_all(keyroot: str, pairs: list[tuple[str, str]], dry_run: bool) -> list[str]:

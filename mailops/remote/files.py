@@ -17,7 +17,7 @@ from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
-from .errors import AgentError
+from .shared.errors import AgentError
 from .shell import naming
 
 State = dict[str, Any] | None

@@ -16,9 +16,9 @@ import json
 import os
 from typing import Any
 
-from .errors import AgentError
 from .files import State, digest, read, read_json, write_whole
 from .machine import MANIFEST, STATE
+from .shared.errors import AgentError
 from .shell import sync_directory, write_atomic
 
 OBJECTS = f"{STATE}/objects"

@@ -13,7 +13,7 @@ from typing import Any
 
 from . import certificate, database, disks, dkim, files, mailboxes, probe_queue, relay, resolver, senders, srs
 from .access import READ, obstacle
-from .errors import AgentError
+from .shared.errors import AgentError
 
 LONG = 300.0  # seconds; mail that waits is a matter of a moment, or of a minute after the unlock
 NULL = "/dev/null"

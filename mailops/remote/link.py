@@ -13,7 +13,7 @@ import sys
 import threading
 from typing import Any, BinaryIO
 
-from .errors import AgentError
+from .shared.errors import AgentError
 
 HEARTBEAT = 10.0  # seconds; the laptop gives us up after a minute of silence
 GONE = object()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from .errors import AgentError
+from .shared.errors import AgentError
 
 Lines = list[bytes]
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
 
-from .errors import LOCKED, AgentError
+from .shared.errors import LOCKED, AgentError
 
 RUN = "/run/mailops"
 PATH = f"{RUN}/lock"

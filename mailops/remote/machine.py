@@ -7,8 +7,8 @@ import re
 import threading
 from typing import Any
 
-from .errors import LOCKED, AgentError
 from .files import read_json
+from .shared.errors import LOCKED, AgentError
 
 STATE = "/var/lib/mailops"
 MANIFEST = f"{STATE}/manifest.json"

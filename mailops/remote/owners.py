@@ -11,8 +11,8 @@ import json
 import os
 from typing import Any
 
-from .errors import AgentError
 from .files import ids, read
+from .shared.errors import AgentError
 from .shell import write_atomic
 
 Owner = tuple[str, str]  # user and group, by name

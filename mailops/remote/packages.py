@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from . import dpkg
-from .errors import AgentError
 from .lock import RUN
+from .shared.errors import AgentError
 from .shell import ENVIRONMENT, run, runs, tail, write_atomic
 
 if TYPE_CHECKING:

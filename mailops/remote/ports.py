@@ -13,7 +13,7 @@ import os
 from typing import Any, NamedTuple
 
 from . import dpkg, services
-from .errors import AgentError
+from .shared.errors import AgentError
 from .shell import run
 
 LISTS = "/var/lib/dpkg/info"  # which files each package has brought

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from .errors import AgentError
+from .shared.errors import AgentError
 from .shell import run
 
 if TYPE_CHECKING:

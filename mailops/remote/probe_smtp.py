@@ -11,7 +11,7 @@ import re
 
 from . import conversation
 from .conversation import Conversation, NotYet, Unsatisfied, Wrong
-from .errors import AgentError
+from .shared.errors import AgentError
 from .shell import run
 
 # Nobody's, for ever (RFC 2606); `daemon_log` knows our own refusals by it.

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from . import drift, generations, machine
-from .errors import DIFFERENT, LOCKED, AgentError
 from .files import Change, State, observe, same, told
 from .generations import Record
 from .machine import MANIFEST
 from .run import Run
+from .shared.errors import DIFFERENT, LOCKED, AgentError
 
 
 def listing(args: dict[str, Any], link: Any) -> dict[str, Any]:

@@ -26,8 +26,8 @@ from . import (
     transaction,
     validate,
 )
-from .errors import BAD_INPUT, LOCKED, AgentError
 from .files import Change, State, read
+from .shared.errors import BAD_INPUT, LOCKED, AgentError
 from .shell import run as run_program
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)

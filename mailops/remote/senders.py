@@ -9,9 +9,10 @@ from __future__ import annotations
 import os
 import sqlite3
 
-from . import database, idn
+from . import database
 from .access import READ, obstacle
 from .files import ids, read
+from .shared import idn
 from .shell import write_atomic
 
 OWNER, GROUP, MODE = "root", "_rspamd", 0o640

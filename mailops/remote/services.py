@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from . import shell
-from .errors import AgentError
+from .shared.errors import AgentError
 from .shell import run
 
 UNIT_FILES = "/etc/systemd/system"

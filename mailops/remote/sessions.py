@@ -12,8 +12,8 @@ import stat
 from collections.abc import Iterator
 
 from . import shell
-from .address import without_detail
-from .errors import AgentError
+from .shared.address import without_detail
+from .shared.errors import AgentError
 
 SUBMISSION = ("submission", "submissions")  # as master.cf calls them; each of their processes serves one connection
 LOGIN = re.compile(r"smtpd\[(\d+)\]: \w+: client=.*\bsasl_username=(\S+)")

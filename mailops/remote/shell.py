@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from .errors import AgentError
+from .shared.errors import AgentError
 
 if TYPE_CHECKING:
     import subprocess

@@ -11,8 +11,8 @@ import os
 from typing import Any
 
 from . import dpkg, machine, packages
-from .errors import AgentError
 from .files import read, read_json
+from .shared.errors import AgentError
 from .shell import run, write_atomic
 
 NOTE = f"{machine.STATE}/sources.json"  # the sources that the installed packages were taken from

@@ -23,7 +23,7 @@ from . import (
     vault_conf,
 )
 from . import certificate as certificates
-from .errors import AgentError
+from .shared.errors import AgentError
 from .shell import run
 
 CERTIFICATE = "/etc/mailops/tls/fullchain.pem"

@@ -20,9 +20,9 @@ import os
 from typing import Any
 
 from . import generations
-from .errors import AgentError
 from .files import Change, State, observe, read_json, remove, same, write_whole
 from .machine import STATE
+from .shared.errors import AgentError
 from .shell import sync_directory, write_atomic
 
 JOURNAL = f"{STATE}/journal.json"

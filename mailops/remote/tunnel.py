@@ -6,7 +6,7 @@ import pwd
 import re
 from typing import Any
 
-from .errors import AgentError
+from .shared.errors import AgentError
 
 # In memory, for root and the filter to read: /usr/lib/mailops/console-password writes it.
 FILE = "/run/mailops-console/password.conf"

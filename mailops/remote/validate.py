@@ -12,10 +12,10 @@ import shlex
 import stat
 from typing import Any
 
-from .errors import AgentError
 from .files import Change, write_whole
 from .lock import RUN
 from .services import touched
+from .shared.errors import AgentError
 from .shell import run, tail
 
 ROOT = "/etc"

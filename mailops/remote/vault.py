@@ -21,8 +21,8 @@ from subprocess import DEVNULL
 from typing import Any
 
 from . import machine, services, vault_conf
-from .errors import LOCKED, AgentError
 from .lock import RUN
+from .shared.errors import LOCKED, AgentError
 from .shell import ENVIRONMENT, run, sync_directory
 
 UNIT = "mailops-vault.service"

@@ -12,9 +12,9 @@ import json
 import os
 from typing import Any
 
-from .errors import AgentError
 from .files import read
 from .machine import STATE
+from .shared.errors import AgentError
 from .shell import write_atomic
 
 COPY = f"{STATE}/vault-conf"

@@ -5,14 +5,14 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from mailops.remote import accounts
+from mailops.remote.shared.tables import table
 
 FEW = 2  # paths that fit into a line
 
 
 def show(rows: list[dict[str, Any]]) -> None:
     """Print rows under their headings, set in below the line that names their machine."""
-    for line in accounts.table(rows):
+    for line in table(rows):
         print(f"  {line}")
 
 

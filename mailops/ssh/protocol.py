@@ -62,7 +62,9 @@ EVENT: dict[str, Shape] = {
     "say": record({"text": line()}),
     "ask": record({"what": line(64), "data": untouched}),
     "result": record({"data": untouched}),
-    "error": record({"message": lines(), "hint": advice, "code": one_of(1, 2, 3, 5)}),  # mailops/remote/errors.py
+    "error": record(
+        {"message": lines(), "hint": advice, "code": one_of(1, 2, 3, 5)}
+    ),  # mailops/remote/shared/errors.py
 }
 
 

@@ -25,7 +25,9 @@ from mailops import accounts as laptop
 from mailops.errors import MailopsError
 from mailops.remote import account_commands, account_rows, accounts, crypt, database, machine, senders, sessions, shell
 from mailops.remote.account_commands import Place
-from mailops.remote.errors import AgentError
+from mailops.remote.shared import mailcfg as grammar
+from mailops.remote.shared import passwords
+from mailops.remote.shared.errors import AgentError
 from mailops.site.model import Secret, User
 
 HASH = crypt.hash_password("initial")
@@ -252,8 +254,8 @@ def test_converge_leaves_out_an_alias_that_would_take_a_mailbox_or_loop(
 
 
 def test_every_command_of_the_help_exists_and_no_other() -> None:
-    helped = {line.split()[0] for line in accounts.HELP.splitlines() if line.startswith(" ")}
-    assert helped == set(accounts.USAGE_OF) == {*account_commands.HANDLERS, "help"}
+    helped = {line.split()[0] for line in grammar.HELP.splitlines() if line.startswith(" ")}
+    assert helped == set(grammar.USAGE_OF) == {*account_commands.HANDLERS, "help"}
 
 
 def test_adduser(mailcfg: Callable[..., list[str]], place: Place, doveadm: list[str]) -> None:
@@ -462,7 +464,7 @@ def test_main_reads_one_line_when_there_is_no_terminal(
     monkeypatch.setattr(sys, "stdin", io.StringIO("pass word \nmore\n"))
     assert accounts.main(["adduser", "a@example.test"]) == 0
     hashed = rows(place, "SELECT password FROM users WHERE email = 'a@example.test'")[0][0]
-    setting = hashed.removeprefix(crypt.SCHEME)
+    setting = hashed.removeprefix(passwords.SCHEME)
     assert crypt._crypt(b"pass word ", setting.encode()) == setting
     monkeypatch.setattr(sys, "stdin", io.StringIO(""))
     assert accounts.main(["passwd", "a@example.test"]) == 2
@@ -527,7 +529,7 @@ def test_the_laptop_hashes_and_the_password_does_not_travel(
     assert capsys.readouterr().out == "added a@example.test\n"
     assert SECRET not in far.travelled
     hashed = rows(place, "SELECT password FROM users WHERE email = 'a@example.test'")[0][0]
-    setting = hashed.removeprefix(crypt.SCHEME)
+    setting = hashed.removeprefix(passwords.SCHEME)
     assert crypt._crypt(SECRET.encode(), setting.encode()) == setting
 
 
@@ -613,7 +615,7 @@ def test_hashes_fetches_the_wanted_secrets_alone(monkeypatch: pytest.MonkeyPatch
         User("b@example.test", Secret("env", "PW_THAT_IS_NOT_SET", "mail_users[2].pw")),
     )
     site: Any = SimpleNamespace(mail_users=users)
-    assert crypt.is_hash(laptop.hashes(site, ["a@example.test"])["a@example.test"])
+    assert passwords.is_hash(laptop.hashes(site, ["a@example.test"])["a@example.test"])
     with pytest.raises(MailopsError, match=r"mail_users\[2\]"):
         laptop.hashes(site, ["b@example.test"])
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from mailops.remote import before, dpkg, generations
-from mailops.remote.errors import AgentError
+from mailops.remote.shared.errors import AgentError
 
 
 def md5(text: bytes) -> str:

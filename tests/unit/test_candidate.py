@@ -14,8 +14,8 @@ import pytest
 from mailops.remote import candidate as candidates
 from mailops.remote import generations
 from mailops.remote.candidate import Candidate
-from mailops.remote.errors import AgentError
 from mailops.remote.files import observe
+from mailops.remote.shared.errors import AgentError
 
 MANIFEST = "manifest.json"
 

@@ -17,7 +17,7 @@ from mailops import tunnel
 from mailops.console_door import COOKIE, LONGEST_HEAD, Door, Refused, answered
 from mailops.errors import MailopsError
 from mailops.remote import tunnel as remote
-from mailops.remote.errors import AgentError
+from mailops.remote.shared.errors import AgentError
 from mailops.services import rspamd
 from mailops.ssh import protocol
 from mailops.tunnel import Forwarder

@@ -7,21 +7,22 @@ import pytest
 from mailops import accounts as laptop
 from mailops.errors import MailopsError
 from mailops.remote import crypt
-from mailops.remote.errors import AgentError
+from mailops.remote.shared import passwords
+from mailops.remote.shared.errors import AgentError
 
 PASSWORDS = ["x", "correct horse", "Übergröße €", "p" * 72, "ä" * 36, " spaces at both ends ", '"\\{}$%']
 REFUSED = {"empty": "", "NUL": "a\0b", "72": "p" * 73, "bytes": "ä" * 37, "UTF-8": "\udcff"}
 
 
 def libcrypt_verify(pw: str, hashed: str) -> bool:
-    setting = hashed.removeprefix(crypt.SCHEME)
-    return crypt._crypt(crypt.check(pw), setting.encode()) == setting
+    setting = hashed.removeprefix(passwords.SCHEME)
+    return crypt._crypt(passwords.check(pw), setting.encode()) == setting
 
 
 def passlib_verify(pw: str, hashed: str) -> bool:
     from passlib.hash import bcrypt
 
-    return bool(bcrypt.verify(pw, hashed.removeprefix(crypt.SCHEME)))
+    return bool(bcrypt.verify(pw, hashed.removeprefix(passwords.SCHEME)))
 
 
 @pytest.mark.parametrize("pw", PASSWORDS)
@@ -29,7 +30,7 @@ def test_each_side_accepts_the_others_hash(pw: str) -> None:
     on_machine, on_laptop = crypt.hash_password(pw), laptop.hash_password(pw)
     for hashed in (on_machine, on_laptop):
         assert hashed.startswith("{BLF-CRYPT}$2b$10$")
-        assert crypt.is_hash(hashed)
+        assert passwords.is_hash(hashed)
         assert libcrypt_verify(pw, hashed)
         assert not libcrypt_verify(pw[1:] + "!", hashed)
     assert passlib_verify(pw, on_machine)
@@ -58,4 +59,4 @@ def test_a_failure_of_libcrypt_is_an_error_and_never_a_hash() -> None:
 
 @pytest.mark.parametrize("text", ["", "*0", "{PLAIN}secret", "{BLF-CRYPT}*0", "{BLF-CRYPT}$2b$10$short"])
 def test_other_things_are_not_hashes(text: str) -> None:
-    assert not crypt.is_hash(text)
+    assert not passwords.is_hash(text)

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from mailops.remote import dpkg, packages
-from mailops.remote.errors import AgentError
+from mailops.remote.shared.errors import AgentError
 
 STATES = {
     "there": "install ok installed",

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from mailops.remote import access, disks, health, mailboxes, probe_queue, relay, resolver, senders, srs
-from mailops.remote.errors import AgentError
+from mailops.remote.shared.errors import AgentError
 
 ME = pwd.getpwuid(os.getuid()).pw_name
 FOLDERS = ("", "/Maildir", "/Maildir/cur", "/Maildir/new", "/Maildir/tmp", "/Maildir/.Junk")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mailops.remote import local
-from mailops.remote.errors import AgentError
+from mailops.remote.shared.errors import AgentError
 
 MAIN = b"""\
 # The size of a message

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from mailops.remote import dpkg, ports, services
-from mailops.remote.errors import AgentError
+from mailops.remote.shared.errors import AgentError
 
 WANTED: dict[str, Any] = {
     "services": [{"unit": "postfix.service"}, {"unit": "dovecot.service"}],

@@ -103,7 +103,7 @@ def test_the_architecture_has_a_line_for_every_module(path: Path) -> None:
 
 def section(inside: str) -> str:
     """The part of the document about the folder of a module; there its bare name will do."""
-    parts = dict(re.findall(r"\(`(mailops/\w+)/`.*?\):?(.*?)(?=\n\n[A-Z`])", ARCHITECTURE, re.DOTALL))
+    parts = dict(re.findall(r"\(`(mailops/[\w/]+)/`.*?\):?(.*?)(?=\n\n[A-Z`])", ARCHITECTURE, re.DOTALL))
     return parts.get(inside.rpartition("/")[0], "")
 
 

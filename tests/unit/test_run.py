@@ -41,8 +41,8 @@ from mailops.remote import (
     transaction,
     validate,
 )
-from mailops.remote.errors import AgentError
 from mailops.remote.files import observe
+from mailops.remote.shared.errors import AgentError
 
 ME, MINE = pwd.getpwuid(os.getuid()).pw_name, grp.getgrgid(os.getgid()).gr_name
 DIED = 9

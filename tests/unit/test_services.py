@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from mailops.remote import services, shell
-from mailops.remote.errors import AgentError
+from mailops.remote.shared.errors import AgentError
 
 WANTED = [{"unit": "one.service"}, {"unit": "two.service"}]
 UNITS = ["one.service", "two.service"]

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from mailops.remote import dpkg, packages, sources
-from mailops.remote.errors import AgentError
+from mailops.remote.shared.errors import AgentError
 
 URL = "https://apt.elsewhere.test/stable/"
 SOURCE = {"name": "rspamd", "url": URL, "suite": "trixie", "packages": ["rspamd"]}

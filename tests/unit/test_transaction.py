@@ -22,9 +22,9 @@ from typing import IO, Any
 import pytest
 
 from mailops.remote import candidate, generations, history, machine, run, shell, transaction, vault
-from mailops.remote.errors import AgentError
 from mailops.remote.files import Change, State, observe, same
 from mailops.remote.run import Run
+from mailops.remote.shared.errors import AgentError
 
 # The calls by which the agent changes a disk. `open` counts when it may write.
 MUTATING = ("replace", "rename", "unlink", "link", "symlink", "mkdir", "rmdir", "fchmod", "fchown", "fsync", "open")

@@ -13,7 +13,7 @@ import pytest
 
 from mailops.remote import status, vault_conf
 from mailops.remote import vault as vaults
-from mailops.remote.errors import AgentError
+from mailops.remote.shared.errors import AgentError
 
 WHOLE = {
     "Creator": "gocryptfs 2.5.1",

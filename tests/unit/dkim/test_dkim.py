@@ -28,7 +28,7 @@ from mailops.dkim import dns as dkim_dns
 from mailops.dkim import keys as laptop
 from mailops.errors import MailopsError
 from mailops.remote import dkim, machine
-from mailops.remote.errors import AgentError
+from mailops.remote.shared.errors import AgentError
 from mailops.site import reader
 from mailops.site.model import Site
 

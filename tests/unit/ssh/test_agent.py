@@ -21,8 +21,8 @@ import pytest
 
 from mailops import secrets
 from mailops.remote import dpkg, installed, lock, packages
-from mailops.remote.errors import AgentError
 from mailops.remote.link import WITHHELD, Link, read_frame
+from mailops.remote.shared.errors import AgentError
 from mailops.screen import report
 from mailops.ssh import agent
 from mailops.ssh import machine as machines

@@ -8,8 +8,8 @@ from . import idn
 from .errors import AgentError
 
 ATOM = r"[a-z0-9!#$%&'*+/=?^_`{|}~-]+"  # RFC 5322, 3.2.3
-DOT_ATOM = re.compile(rf"(?!-){ATOM}(\.{ATOM})*")  # Postfix refuses a leading "-" (allow_min_user)
-# Dovecot's auth_username_chars. It is also a folder below the vault and a mask for `doveadm kick`.
+DOT_ATOM = re.compile(rf"(?!-){ATOM}(\.{ATOM})*")  # a server refuses a leading "-"
+# What can log in. It is also a folder below the vault, and a mask for sessions that are ended.
 MAILBOX = re.compile(r"[a-z0-9_][a-z0-9_-]*(\.[a-z0-9_-]+)*")
 LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
@@ -41,7 +41,7 @@ def domain_of(email: str) -> str:
 
 
 def without_detail(email: str) -> str:
-    """user+detail@domain is delivered to user@domain (Postfix recipient_delimiter)."""
+    """user+detail@domain is delivered to user@domain (RFC 5233)."""
     local, _, domain_part = email.rpartition("@")
     return f"{local.partition('+')[0]}@{domain_part}"
 

@@ -6,8 +6,9 @@ import unicodedata
 
 import pytest
 
-from mailops.remote import accounts, address, idn
-from mailops.remote.errors import AgentError
+from mailops.remote import accounts
+from mailops.remote.shared import address, idn
+from mailops.remote.shared.errors import AgentError
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""What the laptop and the machine have to agree on, and the laptop may import."""

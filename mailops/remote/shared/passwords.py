@@ -1,0 +1,33 @@
+"""Passwords of mailboxes: which ones are taken, and the form in which both halves hash them."""
+
+from __future__ import annotations
+
+import re
+
+from .errors import AgentError
+
+SCHEME = "{BLF-CRYPT}"  # bcrypt, as the accounts have it
+ROUNDS = 10  # 2^10 iterations: about 80 ms for each login
+LONGEST = 72  # bytes; bcrypt silently ignores whatever follows, so more is refused
+FORM = re.compile(r"\{BLF-CRYPT\}\$2[aby]\$\d\d\$[./A-Za-z0-9]{53}")
+
+
+def check(pw: str) -> bytes:
+    """`pw` in the bytes that are hashed; AgentError when bcrypt would cut it short. Never says what it is."""
+    try:
+        data = pw.encode()
+    except UnicodeEncodeError:  # bytes that the terminal's encoding does not have
+        raise AgentError("the password is not valid UTF-8", code=2) from None
+    if not data:
+        raise AgentError("the password is empty", code=2)
+    if b"\0" in data:
+        raise AgentError("the password has a NUL character, where bcrypt would end it", code=2)
+    if len(data) > LONGEST:
+        raise AgentError(
+            f"the password has {len(data)} bytes, and bcrypt would ignore all but the first {LONGEST}", code=2
+        )
+    return data
+
+
+def is_hash(text: str) -> bool:
+    return bool(FORM.fullmatch(text))

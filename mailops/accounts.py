@@ -104,7 +104,7 @@ def ask_hash(email: str) -> str:
 
 
 def hash_password(pw: str, where: str = "") -> str:
-    """As `mailops.remote.crypt` does it, by passlib. MailopsError names `where` the password comes from."""
+    """As `mailops.remote.accounts.crypt` does it, by passlib. MailopsError names `where` the password comes from."""
     from passlib.hash import bcrypt
 
     with _as_mailops_error(f"{where}: " if where else ""):

@@ -1,6 +1,6 @@
 """What a machine should be: plain data, made without I/O, sent to the agent as JSON.
 
-`mailops.services` build a `Manifest`; `mailops.remote.converge` makes the machine so. The order of the fields
+`mailops.services` build a `Manifest`; `mailops.remote.bootstrap` makes the machine so. The order of the fields
 is the order in which the agent works. Named tuples, because dataclasses take ten times as long to be defined, and every
 command defines them.
 """
@@ -33,7 +33,7 @@ class File(NamedTuple):
     """One file of the machine. `secret` files never show in a diff and never travel back.
 
     `local` names the administrator's own additions on the machine, which mailops never writes; how the agent
-    merges them into this file is for `merge` to say: "append", "main.cf" or "master.cf" (`mailops.remote.local`).
+    merges them into this file is for `merge` to say: "append", "main.cf" or "master.cf" (`remote.changes.additions`).
     """
 
     path: str
@@ -115,7 +115,7 @@ class Certificate(NamedTuple):
 class Probe(NamedTuple):
     """A question the running machine must answer, as a stranger or a mail client would ask it.
 
-    kind: see `mailops.remote.probe`, as for the options; port 0 where a Unix socket is asked. `service` is the unit
+    kind: see `remote.services.probe`, as for the options; port 0 where a Unix socket is asked. `service` is the unit
     that a wrong answer accuses. `when` names a unit: asked only after that one was started or told of changed files.
     """
 

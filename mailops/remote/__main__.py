@@ -6,28 +6,28 @@ import importlib
 import sys
 from typing import Any
 
-from . import services
 from .link import stdio
 from .shared.errors import AgentError
+from .system import units
 
 # A function of a module, which is loaded when it is called: a call takes little longer than what it loads.
 CALLS = {
-    "converge": "converge.call",
-    "generations": "rollback.listing",
-    "diff": "rollback.diff",
-    "rollback": "rollback.call",
-    "drift": "drift.call",
-    "history": "history.call",
-    "unlock": "boot.unlock",
-    "lock": "boot.close",
+    "converge": "bootstrap.call",
+    "generations": "changes.rollback.listing",
+    "diff": "changes.rollback.diff",
+    "rollback": "changes.rollback.call",
+    "drift": "changes.drift.call",
+    "history": "changes.history.call",
+    "unlock": "vault.boot.unlock",
+    "lock": "vault.boot.close",
     "status": "status.call",
     "certificate": "status.certificate",
-    "mailcfg": "accounts.call",
+    "mailcfg": "accounts.mailcfg.call",
     "dkim": "dkim.call",
     "tunnel": "tunnel.call",
 }
 
-COMMANDS = {"mailcfg": "accounts.main", "mailboot": "boot.main"}
+COMMANDS = {"mailcfg": "accounts.mailcfg.main", "mailboot": "vault.boot.main"}
 
 
 def load(call: str) -> None:
@@ -42,7 +42,7 @@ def serve(call: str, args: dict[str, Any]) -> None:
     link.origin = sys.argv[1] if len(sys.argv) > 1 else ""  # from the command line that sshd ran
     try:
         if manifest := args.get("manifest"):
-            services.look_ahead(manifest["services"])
+            units.look_ahead(manifest["services"])
         link.finish(_function(CALLS[call])(args, link))
     except AgentError as error:
         link.fail(error)
@@ -66,7 +66,7 @@ def command(name: str, argv: list[str]) -> int:
 
 
 def _function(place: str) -> Any:
-    module, _, name = place.partition(".")
+    module, _, name = place.rpartition(".")
     return getattr(importlib.import_module(f".{module}", __package__), name)
 
 

@@ -12,11 +12,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from . import machine
-from .access import READ, obstacle
-from .files import ids, read, read_json
 from .shared.errors import LOCKED, AgentError
 from .shared.records import DOMAIN, SELECTOR, record_name, zone_lines
-from .shell import run, write_atomic
+from .system.access import READ, obstacle
+from .system.files import ids, read, read_json
+from .system.shell import run, write_atomic
 
 OWNER, GROUP, MODE = "root", "_rspamd", 0o640
 BITS = 2048  # RFC 8301: at least 1024, should be 2048

@@ -7,8 +7,8 @@ import re
 import threading
 from typing import Any
 
-from .files import read_json
 from .shared.errors import LOCKED, AgentError
+from .system.files import read_json
 
 STATE = "/var/lib/mailops"
 MANIFEST = f"{STATE}/manifest.json"

@@ -6,25 +6,17 @@ import os
 import time
 from typing import Any
 
-from . import (
-    asleep,
-    dpkg,
-    drift,
-    generations,
-    health,
-    lock,
-    machine,
-    probe,
-    probe_queue,
-    services,
-    sources,
-    swap,
-    transaction,
-    vault_conf,
-)
-from . import certificate as certificates
+from . import machine
+from .certificates import certificate as certificates
+from .changes import drift, generations, sources, transaction
+from .health import look, swap
+from .services import probe
+from .services import queue as probe_queue
 from .shared.errors import AgentError
-from .shell import run
+from .system import asleep, dpkg, lock
+from .system import units as services
+from .system.shell import run
+from .vault import conf
 
 CERTIFICATE = "/etc/mailops/tls/fullchain.pem"
 
@@ -42,7 +34,7 @@ def call(args: dict[str, Any], link: Any) -> dict[str, Any]:
     asked = [item for item in wanted["probes"] if not item.get("when")]  # the others take their time
     answers: dict[str, str] = {}
     if opened:
-        looked = health.begin(wanted)
+        looked = look.begin(wanted)
         answers = probe.ask_all(asked) | asleep.told(wanted["services"]) | looked()
     queue = _queue() if opened else None  # it lies in the vault
     answers |= _left(queue or [], time.time())
@@ -84,14 +76,14 @@ def certificate(args: dict[str, Any], link: Any) -> dict[str, Any]:
 def _vault(wanted: dict[str, Any], opened: bool | None) -> dict[str, Any]:
     """`opened` is None for a vault that is mounted and does not answer."""
     told: dict[str, Any] = {"mountpoint": wanted["mountpoint"], "open": opened is not False}
-    if damage := vault_conf.damage(wanted):
-        told["damage"] = {"what": damage, "next": vault_conf.way_back(wanted)}
-    elif not vault_conf.is_as_it_was(wanted):  # another vault's, or another passphrase's: only an unlock can tell
-        changed = f"{wanted['cipherdir']}/{vault_conf.CONF} has changed since it opened the vault last"
-        back = f"unless somebody has set a new passphrase, {vault_conf.way_back(wanted)}"
+    if damage := conf.damage(wanted):
+        told["damage"] = {"what": damage, "next": conf.way_back(wanted)}
+    elif not conf.is_as_it_was(wanted):  # another vault's, or another passphrase's: only an unlock can tell
+        changed = f"{wanted['cipherdir']}/{conf.CONF} has changed since it opened the vault last"
+        back = f"unless somebody has set a new passphrase, {conf.way_back(wanted)}"
         told["damage"] = {"what": changed, "next": back}
     if not told["open"]:
-        return told | {"made": vault_conf.exists(wanted)}
+        return told | {"made": conf.exists(wanted)}
     if not opened:
         return told | {"answers": False}
     space = os.statvfs(wanted["mountpoint"])
@@ -112,7 +104,7 @@ def _left(queue: list[tuple[str, float, bool]], now: float) -> dict[str, str]:
         since
         for folder, since, whole in queue
         if folder in ("incoming", "maildrop")
-        if whole and since < now - health.LONG
+        if whole and since < now - look.LONG
     ]
     said = f"{len(old)} new in it that nobody takes up; next, as root there: systemctl restart postfix.service"
     return {"queue": said} if old else {}

@@ -39,7 +39,7 @@ def service(at: At) -> Service:
         probes=(Probe("milter", options=sockets, service=UNIT),),
         files=tuple(file for source in sources for file in apt.files(source, key)),
         attributes={
-            # It is read as _rspamd, also when it may not be everybody's any more (see `mailops.remote.local.mode`).
+            # It is read as _rspamd, also when it may not be everybody's any more (see `remote.changes.additions.mode`).
             ADDITIONS: (0o644, "root", "_rspamd"),
             f"{CONSOLE}/": (0o644, "_rspamd", "_rspamd"),
         },

@@ -331,7 +331,7 @@ for number in range(active + 1, active + count + 1):
 
 
 def test_old_generations_go_and_the_active_one_never(mended: House) -> None:
-    from mailops.remote.generations import KEPT
+    from mailops.remote.changes.generations import KEPT
 
     name = "backup"
     first = listed(mended, name)["active"]

@@ -27,7 +27,8 @@ systemctl daemon-reload; systemctl reset-failed
 AWAIT = """
 import json, sys, time
 sys.path.insert(0, "/usr/lib/mailops/agent.pyz")
-from remote import daemon_log, machine, probe
+from remote import machine
+from remote.services import daemon_log, probe
 began, start = time.time(), time.monotonic()
 failures, fallen = [], []
 try:

@@ -90,17 +90,18 @@ OWN_ROOMS = (
     "mailops.roles",
     "mailops.services.",
     "mailops.lab",
-    "mailops.remote.probe_",
+    "mailops.remote.services.",
     "mailops.tunnel",
     "mailops.console_door",
 )
 KNOW_A_DAEMON = """
     bootstrap changes.drift health.status manifest site.about site.model site.reader site.rules site.values
     ssh.protocol tasks
-    remote.account_commands remote.before remote.boot remote.conversation remote.crypt remote.daemon_log
-    remote.database remote.dkim remote.files remote.local remote.machine remote.owners remote.ports remote.probe
-    remote.relay remote.run remote.senders remote.services remote.sessions remote.status remote.transaction
-    remote.vault remote.vault_conf
+    remote.accounts.commands remote.accounts.crypt remote.accounts.database remote.accounts.senders
+    remote.accounts.sessions remote.changes.additions remote.changes.before remote.changes.run
+    remote.changes.transaction remote.dkim remote.health.relay remote.machine remote.status remote.system.files
+    remote.system.ports remote.system.units remote.vault.boot remote.vault.conf remote.vault.owners
+    remote.vault.vault
 """
 
 

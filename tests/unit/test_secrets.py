@@ -15,7 +15,7 @@ import pytest
 
 from mailops import secrets
 from mailops.errors import BAD_INPUT, MailopsError
-from mailops.remote import vault
+from mailops.remote.vault import vault
 from mailops.site.model import Secret
 
 VALUE = "correct horse"

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from mailops.remote import srs
+from mailops.remote.services import srs
 
 SCRIPT = Path(__file__).parents[2] / "mailops/templates/srs/any/usr/lib/mailops/srs"
 NAMES: dict[str, Any] = {"__name__": "srs"}

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from mailops.health import status as screen
-from mailops.remote import asleep, dpkg, services, status
+from mailops.remote import status
+from mailops.remote.system import asleep, dpkg, units
 from tests.unit import pretend
 from tests.unit.ssh import hostile
 
@@ -42,7 +43,7 @@ def test_the_state_of_a_process(stat: str, found: tuple[str, str]) -> None:
 def test_a_process_that_a_signal_has_stopped_is_told_by_its_unit(monkeypatch: pytest.MonkeyPatch) -> None:
     unit = {7: "postfix@-.service", 8: "postfix.service", 9: "cron.service"}
     monkeypatch.setattr(asleep, "_stopped", lambda: [(7, "qmgr"), (8, "master"), (9, "cron")])
-    monkeypatch.setattr(services, "unit_of", lambda pid: unit[pid])
+    monkeypatch.setattr(units, "unit_of", lambda pid: unit[pid])
     wanted = [{"unit": "postfix.service"}, {"unit": "dovecot.service"}]
     assert asleep.found(wanted) == {"postfix.service": ["qmgr (process 7)", "master (process 8)"]}
     assert "systemctl restart postfix.service" in asleep.told(wanted)["postfix.service"]

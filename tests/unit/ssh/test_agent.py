@@ -20,9 +20,9 @@ from typing import Any
 import pytest
 
 from mailops import secrets
-from mailops.remote import dpkg, installed, lock, packages
 from mailops.remote.link import WITHHELD, Link, read_frame
 from mailops.remote.shared.errors import AgentError
+from mailops.remote.system import dpkg, installed, lock, packages
 from mailops.screen import report
 from mailops.ssh import agent
 from mailops.ssh import machine as machines

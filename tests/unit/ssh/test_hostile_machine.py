@@ -603,7 +603,7 @@ def own_hints() -> Iterator[str]:
                 found = [*node.args[1:2], *(word.value for word in node.keywords if word.arg == "hint")]
             elif isinstance(node, (ast.Assign, ast.Return)):
                 is_named = isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") in named
-                found = [node.value] * (is_named or path.name == "vault_conf.py")
+                found = [node.value] * (is_named or path.name == "conf.py")
             for text in found:
                 if isinstance(text, ast.Constant) and isinstance(text.value, str):
                     yield text.value

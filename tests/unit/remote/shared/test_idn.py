@@ -6,7 +6,7 @@ import unicodedata
 
 import pytest
 
-from mailops.remote import accounts
+from mailops.remote.accounts import mailcfg
 from mailops.remote.shared import address, idn
 from mailops.remote.shared.errors import AgentError
 
@@ -53,9 +53,9 @@ def test_perhaps_another_one(written: str) -> None:
 
 
 def test_mailcfg_says_what_it_takes() -> None:
-    command = accounts.parse(["adduser", "ann@müller.test", "päss"])
+    command = mailcfg.parse(["adduser", "ann@müller.test", "päss"])
     assert command.words == ("ann@xn--mller-kva.test",)
     assert command.notes == ("ann@müller.test is ann@xn--mller-kva.test in mail",)
-    assert accounts.parse(["adduser", "ann@example.test"]).notes == ()
+    assert mailcfg.parse(["adduser", "ann@example.test"]).notes == ()
     with pytest.raises(AgentError):
-        accounts.parse(["adduser", "änn@example.test"])
+        mailcfg.parse(["adduser", "änn@example.test"])

@@ -1,0 +1,279 @@
+"""The commands of mailcfg, one function each, working inside a transaction that `accounts.execute` holds."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..shared.address import can_log_in, domain_of, without_detail
+from ..shared.errors import AgentError
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where this machine keeps its accounts, and what hosts.toml wants among them."""
+
+    database: str
+    mail: str  # the folder that holds <domain>/<user>/Maildir
+    domains: frozenset[str] = frozenset()
+    users: frozenset[str] = frozenset()
+    aliases: frozenset[tuple[str, str]] = frozenset()
+
+
+@dataclass
+class Work:
+    """One command at work inside a transaction. A `hashed` that is needed but absent raises NeedsPassword."""
+
+    db: sqlite3.Connection
+    place: Place
+    hashed: str | None = None
+    lines: list[str] = field(default_factory=list)
+    rows: list[dict[str, Any]] | None = None
+
+    def has(self, table: str, **columns: str) -> bool:
+        where = " AND ".join(f"{column} = ?" for column in columns)
+        found = self.db.execute(f"SELECT 1 FROM {table} WHERE {where}", (*columns.values(),))  # noqa: S608
+        return found.fetchone() is not None
+
+    def column(self, query: str, *values: str) -> list[Any]:
+        return [row[0] for row in self.db.execute(query, values)]
+
+    def count(self, table: str, column: str, name: str) -> int:
+        """How many rows have an address of this domain in `column`."""
+        found = self.db.execute(f"SELECT count(*) FROM {table} WHERE {column} LIKE ?", (_like(name),))  # noqa: S608
+        return int(found.fetchone()[0])
+
+    def home(self, email: str) -> str:
+        local, _, name = email.rpartition("@")
+        return f"{self.place.mail}/{name}/{local}"
+
+    def need_hash(self) -> str:
+        if self.hashed is None:
+            raise NeedsPassword
+        return self.hashed
+
+
+class NeedsPassword(Exception):
+    """Everything else about the command is right; now it is worth asking for the password."""
+
+
+def _adddom(work: Work, name: str) -> None:
+    if work.has("domains", name=name):
+        return work.lines.append(f"{name} is there already")
+    work.db.execute("INSERT INTO domains(name) VALUES (?)", (name,))
+    work.lines.append(f"added {name}")
+    if has := _contents(work, name):
+        work.lines.append(f"in use again, of an earlier time: {has}")
+    if name not in work.place.domains:
+        work.lines.append("note: hosts.toml does not list it, so it has no DKIM key and no system aliases")
+
+
+def _rmdom(work: Work, name: str) -> None:
+    if not work.has("domains", name=name):
+        raise AgentError(f"{name} is not a domain of this machine", hint="mailcfg lsdom")
+    work.db.execute("DELETE FROM domains WHERE name = ?", (name,))
+    work.lines.append(f"removed {name}; mail for it is refused from now on")
+    if has := _contents(work, name):
+        work.lines.append(f"dormant until it is added again: {has}")
+    _mention_hosts_toml(work, name in work.place.domains)
+
+
+def _lsdom(work: Work) -> None:
+    work.rows = []
+    for name in work.column("SELECT name FROM domains ORDER BY name"):
+        users, aliases = work.count("users", "email", name), work.count("aliases", "src", name)
+        work.rows.append({"domain": name, "users": users, "aliases": aliases})
+    if not work.rows:
+        work.lines.append("no domains")
+
+
+def _adduser(work: Work, email: str) -> None:
+    if without_detail(email) != email:
+        hint = f"add {without_detail(email)}; what is sent to {email} is delivered there"
+        raise AgentError(f"{email} has a +detail, which no mailbox has", hint=hint)
+    if not can_log_in(email):
+        hint = "use letters, digits, '.', '_' and '-' before the @"
+        raise AgentError(f"{email} could not log in: Dovecot does not allow such a name", hint=hint)
+    if work.has("users", email=email):
+        return work.lines.append(f"{email} is there already; its password stays as it is")
+    _need_domain(work, email)
+    work.db.execute("INSERT INTO users(email, password) VALUES (?, ?)", (email, work.need_hash()))
+    work.lines.append(f"added {email}")
+    if os.path.isdir(folder := work.home(email)):
+        work.lines.append(f"note: the mail in {folder}, of an earlier time, is in the mailbox again")
+    goes_to = work.column("SELECT dst FROM aliases WHERE src = ? ORDER BY dst", email)
+    if goes_to and email not in goes_to:
+        work.lines.append(f"note: an alias sends the mail for {email} to {', '.join(goes_to)} instead")
+
+
+def _rmuser(work: Work, email: str) -> None:
+    _need_user(work, email)
+    work.db.execute("DELETE FROM users WHERE email = ?", (email,))
+    work.lines.append(f"removed {email}")
+    if os.path.isdir(folder := work.home(email)):
+        work.lines.append(f"its mail stays in {folder}")
+    for number, src in work.db.execute("SELECT id, src FROM aliases WHERE dst = ? ORDER BY id", (email,)):
+        work.lines.append(f"note: the alias {src} (id {number}) still points there, and its mail will bounce")
+    _mention_hosts_toml(work, email in work.place.users)
+
+
+def _passwd(work: Work, email: str) -> None:
+    _need_user(work, email)
+    work.db.execute("UPDATE users SET password = ? WHERE email = ?", (work.need_hash(), email))
+    work.lines.append(f"changed the password of {email}")
+
+
+def _disable(work: Work, email: str) -> None:
+    if _set_active(work, email, 0, "disabled"):
+        work.lines.append("they cannot log in; mail for them is still delivered")
+
+
+def _enable(work: Work, email: str) -> None:
+    _set_active(work, email, 1, "enabled")
+
+
+def _set_active(work: Work, email: str, active: int, state: str) -> bool:
+    """Whether that changed anything."""
+    _need_user(work, email)
+    query = "UPDATE users SET active = ? WHERE email = ? AND active <> ?"
+    changed = work.db.execute(query, (active, email, active)).rowcount > 0
+    work.lines.append(f"{state} {email}" if changed else f"{email} is {state} already")
+    return changed
+
+
+def _lsuser(work: Work, name: str = "") -> None:
+    query = """SELECT email, active, (SELECT count(*) FROM aliases WHERE dst = email) FROM users
+        WHERE email LIKE ? ORDER BY substr(email, instr(email, '@')), email"""
+    domains = set(work.column("SELECT name FROM domains"))
+    work.rows = []
+    for email, active, aliases in work.db.execute(query, (_like(name),)):
+        state = "disabled" if not active else "active" if domain_of(email) in domains else "dormant"
+        work.rows.append({"email": email, "state": state, "aliases": aliases})
+    _explain_nothing(work, name, "users")
+
+
+def _addalias(work: Work, src: str, dst: str) -> None:
+    if work.has("aliases", src=src, dst=dst):
+        return work.lines.append(f"{src} -> {dst} is there already")
+    _need_domain(work, src)
+    if refused := objection(work, src, dst):
+        raise refused
+    work.db.execute("INSERT INTO aliases(src, dst) VALUES (?, ?)", (src, dst))
+    work.lines.append(f"added {src} -> {dst}")
+    if work.has("domains", name=domain_of(dst)) and not _leads_somewhere(work, dst):
+        work.lines.append(f"note: {dst} does not exist here, and what goes there will bounce")
+
+
+def _rmalias(work: Work, src: str, number: str = "") -> None:
+    where, value = ("id", number) if src == "-id" else ("src", src)
+    query = f"SELECT src, dst FROM aliases WHERE {where} = ?"  # noqa: S608
+    gone = work.db.execute(f"{query} ORDER BY id", (value,)).fetchall()
+    if not gone:
+        what = f"there is no alias with id {number}" if number else f"{src} is not an alias"
+        raise AgentError(what, hint="mailcfg lsalias")
+    work.db.execute(f"DELETE FROM aliases WHERE {where} = ?", (value,))  # noqa: S608
+    work.lines += [f"removed {' -> '.join(row)}" for row in gone]
+    if len(gone) > 1:
+        work.lines.append(f"that were all {len(gone)} of them; `mailcfg rmalias -id <num>` removes one")
+    src = gone[0][0]
+    if work.has("users", email=src) and gone == [(src, src)] and work.has("aliases", src=src):
+        work.lines.append(f"note: {src} keeps no copy any more; its mail goes to its other aliases alone")
+    _mention_hosts_toml(work, any(row in work.place.aliases for row in gone))
+
+
+def _lsalias(work: Work, name: str = "") -> None:
+    query = """SELECT id, src, dst FROM aliases WHERE src LIKE ?
+        ORDER BY substr(src, instr(src, '@')), src, dst"""
+    found = work.db.execute(query, (_like(name),))
+    work.rows = [{"id": number, "src": src, "dst": dst} for number, src, dst in found]
+    _explain_nothing(work, name, "aliases")
+
+
+def objection(work: Work, src: str, dst: str) -> AgentError | None:
+    """Why `src` must not become an alias of `dst`: Postfix asks aliases first, mailboxes after."""
+    is_mailbox = work.has("users", email=src)
+    if src == dst:
+        if is_mailbox:
+            return None  # beside other destinations: the mailbox keeps a copy
+        return AgentError(f"{src} would be an alias of itself, and there is no such mailbox")
+    if _reaches(work, dst, src):
+        return AgentError(f"{src} -> {dst} would make a loop: mail for {dst} comes back to {src} already")
+    if is_mailbox and not work.has("aliases", src=src, dst=src):
+        hint = f"to keep a copy in the mailbox, first: mailcfg addalias {src} {src}"
+        return AgentError(f"{src} is a mailbox, and the alias would take all its mail away", hint=hint)
+    return None
+
+
+def _reaches(work: Work, start: str, goal: str) -> bool:
+    """Whether the aliases lead from `start` to `goal`, looked up with the +detail, then without."""
+    seen: set[str] = set()
+    waiting = [start]
+    while waiting:
+        here = waiting.pop()
+        if goal in (here, without_detail(here)):
+            return True
+        if here not in seen:
+            seen.add(here)
+            query = "SELECT dst FROM aliases WHERE src = ?"
+            waiting += work.column(query, here) or work.column(query, without_detail(here))
+    return False
+
+
+def _leads_somewhere(work: Work, dst: str) -> bool:
+    names = (dst, without_detail(dst))
+    return any(work.has("users", email=name) or work.has("aliases", src=name) for name in names)
+
+
+def _need_domain(work: Work, email: str) -> None:
+    if not work.has("domains", name=domain_of(email)):
+        hint = f"mailcfg adddom {domain_of(email)}"
+        raise AgentError(f"{domain_of(email)} is not a domain of this machine", hint=hint)
+
+
+def _need_user(work: Work, email: str) -> None:
+    if not work.has("users", email=email):
+        raise AgentError(f"there is no user {email}", hint="mailcfg lsuser")
+
+
+def _explain_nothing(work: Work, name: str, what: str) -> None:
+    if work.rows:
+        return
+    if name and not work.has("domains", name=name):
+        raise AgentError(f"{name} is not a domain of this machine", hint="mailcfg lsdom")
+    work.lines.append(f"no {what}")
+
+
+def _mention_hosts_toml(work: Work, listed: bool) -> None:
+    if listed:
+        work.lines.append("note: hosts.toml still lists it, and the next bootstrap adds it again")
+
+
+def _contents(work: Work, name: str) -> str:
+    """The numbers of users and aliases of a domain in words; "" when it has none."""
+    users, aliases = work.count("users", "email", name), work.count("aliases", "src", name)
+    words = [f"{users} user{'s' * (users > 1)}"] * (users > 0)
+    return ", ".join(words + [f"{aliases} alias{'es' * (aliases > 1)}"] * (aliases > 0))
+
+
+def _like(name: str) -> str:
+    """A LIKE pattern for the addresses of a domain, or of all; no domain name has a wildcard in it."""
+    return f"%@{name}" if name else "%"
+
+
+HANDLERS: dict[str, Callable[..., None]] = {
+    "addalias": _addalias,
+    "adddom": _adddom,
+    "adduser": _adduser,
+    "lsalias": _lsalias,
+    "lsdom": _lsdom,
+    "lsuser": _lsuser,
+    "rmalias": _rmalias,
+    "rmdom": _rmdom,
+    "rmuser": _rmuser,
+    "passwd": _passwd,
+    "disable": _disable,
+    "enable": _enable,
+}

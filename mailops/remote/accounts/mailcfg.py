@@ -1,0 +1,119 @@
+"""Mail domains, users and aliases: one `mailcfg` with two doors, the machine's shell and the laptop.
+
+What can be typed stands in `shared.mailcfg`, what the commands do in `account_commands`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from .. import machine
+from ..shared import passwords
+from ..shared.errors import BAD_INPUT, FAILED, LOCKED, AgentError
+from ..shared.mailcfg import HELP, Command, parse, read_password
+from ..shared.tables import table
+from . import crypt, database, senders, sessions
+from . import rows as account_rows
+from .commands import HANDLERS, NeedsPassword, Place, Work
+
+INTERRUPTED = 130
+
+
+def main(argv: list[str]) -> int:
+    """The machine's /usr/bin/mailcfg. Returns 0 done or already so, 1 refused, 2 usage, 5 locked."""
+    try:
+        command = parse(argv)
+        if command.pw is not None:
+            _take_out_of_sight(command.pw.encode())
+        if command.name == "help":
+            print(HELP)
+            return 0
+        if os.geteuid() != 0:
+            raise AgentError("the mail accounts can be read and changed by root only", hint="use sudo")
+        given = None if command.pw is None else crypt.hash_password(command.pw)
+        done = execute(command, _here(), lambda email: crypt.hash_password(read_password(email)), given)
+    except AgentError as error:
+        print(f"mailcfg: {error.message}", file=sys.stderr)
+        if error.hint:
+            print(f"  {error.hint}", file=sys.stderr)
+        return error.code
+    except KeyboardInterrupt:
+        print("\nmailcfg: interrupted; nothing was changed", file=sys.stderr)
+        return INTERRUPTED
+    for line in [*command.notes, *table(done.rows or []), *done.lines]:
+        print(line)
+    return 0
+
+
+def _take_out_of_sight(word: bytes) -> None:
+    """Wipe `word` where it is the last one of this process's command line, which ps(1) shows to everybody.
+
+    It comes with a pipe from /usr/bin/mailcfg; this is for who calls the agent by itself.
+    """
+    with open("/proc/self/stat", "rb") as file:
+        fields = file.read().rpartition(b")")[2].split()  # from the third on (proc_pid_stat(5))
+    start, end = int(fields[45]), int(fields[46])
+    if ctypes.string_at(start, end - start).endswith(b"\0" + word + b"\0"):
+        ctypes.memset(end - 1 - len(word), 0, len(word))
+        print("mailcfg: warning: ps showed this password; leave it out, and you are asked for it", file=sys.stderr)
+
+
+def call(args: dict[str, Any], link: Any) -> dict[str, Any]:
+    """The laptop's door: `args` = {"argv": [...]}; a password never comes in.
+
+    Returns {"code", "lines", "rows" (None or a list of dicts), "error", "hint"}; a refusal (code 1 or 2)
+    is an answer, too. A hash that is needed is asked for as "hash", once all else about the command is right.
+    AgentError when the accounts cannot be reached at all: locked, not set up, damaged.
+    """
+    place = _here()
+    answer: dict[str, Any] = {"code": 0, "lines": [], "rows": None, "error": "", "hint": ""}
+    try:
+        command = parse(args["argv"])
+        if command.pw is not None:
+            raise AgentError("a password came where its hash should be", code=BAD_INPUT)
+        if command.name == "help":
+            return answer | {"lines": HELP.splitlines()}
+        done = execute(command, place, lambda email: str(link.ask("hash", email)))
+    except AgentError as error:
+        if error.code not in (FAILED, BAD_INPUT):
+            raise
+        return answer | {"code": error.code, "error": error.message, "hint": error.hint}
+    return answer | {"lines": [*command.notes, *done.lines], "rows": done.rows}
+
+
+def execute(command: Command, place: Place, ask: Callable[[str], str], hashed: str | None = None) -> Work:
+    """Carry out `command` in one transaction; `ask(email)` gives a hash, and is called outside of it."""
+    if hashed is not None and not passwords.is_hash(hashed):
+        raise AgentError("what came in place of a password hash is not one; nothing was changed")
+    try:
+        with database.opened(place.database) as db, database.transaction(db):
+            work = Work(db, place, hashed)
+            HANDLERS[command.name](work, *command.words)
+            senders.keep(db, place.database)
+    except NeedsPassword:
+        return execute(command, place, ask, ask(command.words[0]))
+    if command.name in ("adduser", "rmuser", "passwd", "disable", "enable"):
+        sessions.forget_login(command.words[0])
+    if command.name in ("rmuser", "passwd", "disable"):
+        work.lines += sessions.end(command.words[0]) + sessions.redirects(work.home(command.words[0]))
+    return work
+
+
+def _here() -> Place:
+    """This machine's accounts. AgentError (5) while the vault is locked."""
+    applied = machine.manifest()
+    wanted = applied.get("accounts")
+    if not wanted:
+        raise AgentError(f"this machine has no mail accounts: its role is {applied.get('role')}")
+    if not machine.vault_is_open(applied):
+        raise AgentError(
+            "the vault, with the accounts, is locked", "fab unlock, or on the server's console: mailboot", LOCKED
+        )
+    homes = [user["home"] for user in applied.get("users", []) if user["name"] == "vmail"]
+    mail = homes[0] if homes else os.path.dirname(os.path.dirname(wanted["database"])) + "/mail"
+    listed = {key: frozenset(rows) for key, rows in account_rows.listed(wanted["database"]).items()}
+    return Place(wanted["database"], mail, **listed)

@@ -1,0 +1,62 @@
+"""Managed files that somebody has changed on this machine, and local additions that were not pushed yet."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+from .. import machine
+from ..system.files import State, digest, is_secret, observe, read, same, told
+from . import generations, transaction
+
+
+def call(args: dict[str, Any], link: Any) -> dict[str, Any]:
+    """The agent call behind `fab drift`. AgentError on a machine that was never set up."""
+    applied = machine.manifest()
+    active = generations.active()
+    opened = machine.vault_is_open(applied)
+    return {
+        "files": edits(applied, active, opened),
+        "unpushed": _unpushed(applied, active),
+        "generation": active["number"],
+        "locked": not opened,  # what lies in the vault was not looked at
+    }
+
+
+def edits(applied: dict[str, Any], active: dict[str, Any], opened: bool) -> list[dict[str, Any]]:
+    """An entry for each managed file that is not as it was written; those in the vault only while that is `opened`."""
+    found = []
+    for path, written in active["files"].items():
+        if path == machine.MANIFEST or (not opened and path.startswith(applied["vault"]["mountpoint"] + "/")):
+            continue
+        if not same(now := observe(path), written) and not transaction.is_its_work(path, now):
+            found.append(entry(path, written, now))
+    return found
+
+
+def entry(path: str, written: State, now: State) -> dict[str, Any]:
+    """How a path differs from what mailops wrote; a secret file's content stays here.
+
+    One that the edit itself has closed to others has become a secret.
+    """
+    secret = is_secret(written, now)
+    edited = bool(now) and (now or {}).get("sha256") != (written or {}).get("sha256")
+    return {
+        "path": path,
+        "state": "edited" if edited else "mode" if now else "missing",
+        "secret": secret,
+        "before": None if secret else encoded(generations.content(written)),
+        "after": encoded(read(path)) if now and "sha256" in now and not secret else None,
+        "was": told(written),
+        "now": told(now),
+    }
+
+
+def encoded(content: bytes | None) -> str | None:
+    return None if content is None else base64.b64encode(content).decode()
+
+
+def _unpushed(applied: dict[str, Any], active: dict[str, Any]) -> list[str]:
+    paths = dict.fromkeys(file["local"] for file in applied["files"] if file.get("local"))
+    now = {path: digest(text) if (text := read(path)) else None for path in paths}
+    return [path for path, found in now.items() if found != active["locals"].get(path)]

@@ -1,0 +1,1 @@
+"""How the machine is, beyond what its daemons answer to a probe."""

@@ -1,0 +1,152 @@
+"""How well a machine is, beyond what its daemons answer to a probe: what they need and how it lies on the disk, name
+servers, room, mail that waits. One look, for `status` and for the end of every run.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from .. import dkim
+from ..accounts import database, senders
+from ..certificates import certificate
+from ..services import queue, srs
+from ..shared.errors import AgentError
+from ..system import files
+from ..system.access import READ, obstacle
+from . import disks, mailboxes, relay, resolver
+
+LONG = 300.0  # seconds; mail that waits is a matter of a moment, or of a minute after the unlock
+NULL = "/dev/null"
+
+
+def look(wanted: dict[str, Any], but: tuple[str, ...] = ()) -> dict[str, str]:
+    """What is wrong with each thing that the machine of the manifest `wanted` needs, and what to do; "" when it is
+    well. Its vault is open."""
+    every = MAILHOST | EVERYBODY if wanted["vault"] else EVERYBODY | NULL_CLIENT
+    looks = {name: asked for name, asked in every.items() if name not in but}
+    said: dict[str, str] = dict.fromkeys(looks, "")
+
+    def ask(name: str) -> None:
+        said[name] = _said(looks[name], wanted)
+
+    waiting = threading.Thread(target=ask, args=("resolver",), daemon=True)  # for others; the rest is our own work
+    waiting.start()
+    for name in looks.keys() - {"resolver"}:
+        ask(name)
+    waiting.join()
+    return said
+
+
+def begin(wanted: dict[str, Any], but: tuple[str, ...] = ()) -> Callable[[], dict[str, str]]:
+    """Begin to look; the function that is returned awaits it."""
+    said: dict[str, str] = {}
+    thread = threading.Thread(target=lambda: said.update(look(wanted, but)), daemon=True)
+    thread.start()
+
+    def result() -> dict[str, str]:
+        thread.join()
+        return said
+
+    return result
+
+
+def faults(wanted: dict[str, Any]) -> dict[str, str]:
+    """What is wrong by which a run is measured."""
+    return {name: said for name, said in look(wanted, but=NOT_A_RUNS).items() if said}
+
+
+def _said(asked: Callable[[dict[str, Any]], str], wanted: dict[str, Any]) -> str:
+    """A disk that fails, or a vault that goes away meanwhile, is an answer as well."""
+    try:
+        return asked(wanted)
+    except AgentError as error:
+        return f"{error.message}; next: {error.hint}" if error.hint else error.message
+    except OSError as error:
+        return f"{error.filename or 'a file'}: {error.strerror}"
+    except Exception as error:  # it must not pass for well
+        return f"it cannot be looked at ({type(error).__name__}: {error})"
+
+
+def _room(wanted: dict[str, Any]) -> str:
+    return disks.fault(wanted["vault"], queue.QUEUE)
+
+
+def _names(wanted: dict[str, Any]) -> str:
+    return resolver.fault(wanted["hostname"], f"{queue.QUEUE}/etc/resolv.conf")
+
+
+def _null(_: dict[str, Any]) -> str:
+    state = os.stat(NULL) if os.path.exists(NULL) else None
+    if state and stat.S_ISCHR(state.st_mode) and state.st_mode & 0o666 == 0o666:
+        return ""
+    return f"it is not what everybody may write to; next, as root there: rm -f {NULL}; mknod -m 666 {NULL} c 1 3"
+
+
+def _served(wanted: dict[str, Any]) -> str:
+    """Whether clients refuse a certificate for its dates; one of ours is told of two months before."""
+    found = [said for item in wanted["certificates"] if (said := certificate.refused(item, time.time()))]
+    return "; ".join(found)
+
+
+def _accounts(wanted: dict[str, Any]) -> str:
+    path = wanted["accounts"]["database"]
+    with database.opened(path) as db:
+        said = str(db.execute("PRAGMA quick_check(1)").fetchone()[0])
+    return "" if said == "ok" else f"{path} is damaged: {said.splitlines()[-1]}; next: put a backup in its place"
+
+
+def _senders(wanted: dict[str, Any]) -> str:
+    path = wanted["accounts"]["database"]
+    try:
+        with database.opened(path) as db:
+            return senders.fault(db, path)
+    except AgentError:  # told of as the accounts
+        return ""
+
+
+def _mailboxes(wanted: dict[str, Any]) -> str:
+    try:
+        return mailboxes.fault(wanted)
+    except AgentError:
+        return ""
+
+
+def _srs(wanted: dict[str, Any]) -> str:
+    return srs.fault(wanted["accounts"]["database"])
+
+
+def _dkim(wanted: dict[str, Any]) -> str:
+    return dkim.fault(wanted["dkim"]) if wanted.get("dkim") else ""
+
+
+def _folders(wanted: dict[str, Any]) -> str:
+    """Those in the vault, and the files in it that daemons read and we write."""
+    found = files.make_directories(wanted["vault"]["directories"], dry_run=True)
+    inside = [item for item in wanted["files"] if item["path"].startswith(f"{wanted['vault']['mountpoint']}/")]
+    found += [why for item in inside if (why := obstacle(item["owner"], item["path"], READ))]
+    return f"not as it should be: {', '.join(dict.fromkeys(found))}; next: fab -H NAME bootstrap" if found else ""
+
+
+def _waiting(wanted: dict[str, Any]) -> str:
+    said = queue.left(time.time(), LONG)
+    return f"{said}; next, when that is mended, as root there: {queue.AGAIN}" if said else ""
+
+
+EVERYBODY: dict[str, Callable[[dict[str, Any]], str]] = {"disk": _room, "resolver": _names, NULL: _null}
+MAILHOST: dict[str, Callable[[dict[str, Any]], str]] = {
+    "accounts": _accounts,
+    "mailboxes": _mailboxes,
+    "senders": _senders,
+    "SRS": _srs,
+    "DKIM": _dkim,
+    "folders": _folders,
+    "certificate": _served,
+    "waiting mail": _waiting,
+}
+NULL_CLIENT: dict[str, Callable[[dict[str, Any]], str]] = {"the mailhost": relay.fault}
+NOT_A_RUNS = ("the mailhost", "waiting mail")  # other machines' matters, or of before: no run is measured by them

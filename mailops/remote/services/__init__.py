@@ -1,0 +1,1 @@
+"""How the daemons are asked over their own ports, and what their logs say."""

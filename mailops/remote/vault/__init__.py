@@ -1,0 +1,1 @@
+"""The vault: made, opened, closed, and who owns what in it."""

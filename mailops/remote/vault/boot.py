@@ -1,0 +1,132 @@
+"""Opening and closing the mail system: `fab unlock`, `fab lock`, and /usr/sbin/mailboot on the console."""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import os
+import sys
+import time
+from typing import Any
+
+from .. import machine
+from ..accounts import database, senders
+from ..changes import rollback
+from ..changes.run import Run
+from ..link import Console
+from ..shared.errors import FAILED, LOCKED, AgentError
+from ..system import lock
+from ..system import units as services
+from ..system.shell import run as run_program
+from . import conf, owners, vault
+
+A_RUNS_END = 10.0  # seconds that a run has to note that the vault is gone
+USAGE = """Usage: mailboot
+
+Asks for the passphrase of the vault, mounts it, starts mail, and returns when it really answers."""
+
+
+def unlock(args: dict[str, Any], link: Any) -> dict[str, Any]:
+    """Open the vault, start the mail daemons, and wait until they really answer.
+
+    args: who. Returns {"changed": bool}; AgentError code 5 on a wrong passphrase, with nothing changed.
+    """
+    wanted = machine.manifest()
+    if not wanted["vault"]:
+        raise AgentError(f"this machine is a {wanted['role']}; it has no vault", code=2)
+    if upgraded := machine.other_release(wanted):
+        raise AgentError(f"{upgraded}; nothing was started", "fab -H NAME bootstrap")
+    # Asked for before the lock is taken: a prompt that somebody walked away from must not keep others out.
+    passphrase = None
+    if not machine.vault_is_open(wanted):
+        conf.require(wanted["vault"])
+        passphrase = str(link.ask("passphrase", {"new": False}))
+    with Run("unlock", args["who"], link).alone() as run:
+        changed = not machine.vault_is_open(wanted)
+        if changed:
+            if passphrase is None:
+                raise AgentError("the vault was locked a moment ago", hint="try again", code=LOCKED)
+            run.room("vault", lambda: _open(wanted["vault"], passphrase))
+        elif not owners.are_right(wanted["vault"]):  # an unlock that mended them was cut
+            run.room("vault", lambda: owners.converge(wanted["vault"]))
+        run.mountpoint = wanted["vault"]["mountpoint"]
+        run.recover()
+        wanted = machine.manifest()
+        with contextlib.suppress(OSError):  # a full vault has to open all the same
+            senders.ensure(wanted["accounts"]["database"])
+        database.recover(wanted["accounts"]["database"])  # before Postfix and Dovecot, who may only read
+        rollback.prove(run)
+        run.examine(machine.manifest())
+        if run.changes:
+            run_program("postqueue", "-f", check=False)  # what waited for the vault need not wait for its next turn
+    return run.result(changed=bool(run.changes))
+
+
+def _open(wanted: dict[str, Any], passphrase: str) -> list[str]:
+    vault.unlock(wanted, passphrase)
+    return [f"{wanted['mountpoint']} is open", *owners.converge(wanted)]  # it may be another machine's, or a backup
+
+
+def close(args: dict[str, Any], link: Any) -> dict[str, Any]:
+    """Stop the mail daemons and unmount the vault. Returns {"changed": bool}."""
+    wanted = machine.manifest()
+    if not wanted["vault"]:
+        raise AgentError(f"this machine is a {wanted['role']}; it has no vault", code=2)
+    opened = machine.answers(machine.places(wanted["vault"]))
+    if opened is None:
+        _break_off(wanted["vault"], link)
+    with Run("lock", args["who"], link).alone() as run:
+        units = [service["unit"] for service in wanted["services"] if service["mail"]]
+        now = services.states(units)
+        running = [unit for unit in units if now[unit]["ActiveState"] not in ("inactive", "failed")]
+        run.room("services", lambda: _stop(units, running))
+        run.room("vault", lambda: _lock(wanted["vault"], opened is not False))
+    return run.result(changed=bool(run.changes))
+
+
+def _break_off(wanted: dict[str, Any], link: Any) -> None:
+    """Before the machine is held: whoever holds it waits for the vault, and comes to its end with that."""
+    link.say("the vault does not answer; it is closed all the same")
+    vault.break_off(wanted)
+    deadline = time.monotonic() + A_RUNS_END
+    while lock.holder() and time.monotonic() < deadline:
+        time.sleep(0.1)
+
+
+def _stop(units: list[str], running: list[str]) -> list[str]:
+    services.stop(units)
+    return [f"stop {unit}" for unit in running]
+
+
+def _lock(wanted: dict[str, Any], opened: bool) -> list[str]:
+    vault.lock(wanted)
+    return ["locked"] if opened else []
+
+
+def main(argv: list[str]) -> int:
+    """/usr/sbin/mailboot: ask for the passphrase on the console and open the mail system."""
+    if argv:
+        wanted = argv[0] in ("-h", "--help", "help")
+        print(USAGE, file=sys.stdout if wanted else sys.stderr)
+        return 0 if wanted else 2
+    if os.geteuid():
+        raise AgentError("only root can open the vault", hint="sudo mailboot")
+    console = Console({"passphrase": lambda _: _passphrase()})
+    done = unlock({"who": "mailboot on the console"}, console)
+    for name, said in done["unwell"].items():
+        print(f"✗ {name}: {said}", file=sys.stderr)
+    if done["unwell"]:
+        return FAILED
+    print("the mail system is up" if done["changed"] else "the mail system was up already")
+    return 0
+
+
+def _passphrase() -> str:
+    """Typed without echo, or the first line of a stdin that is no terminal."""
+    try:
+        typed = getpass.getpass("Passphrase of the vault: ") if sys.stdin.isatty() else sys.stdin.readline()
+    except EOFError:
+        typed = ""
+    if not typed.rstrip("\n"):
+        raise AgentError("no passphrase was given; the vault stays locked", code=LOCKED)
+    return typed.rstrip("\n")

@@ -78,7 +78,7 @@ class Rendering:
         return accounts.hashes(self.site, emails)
 
     def revision(self, _: Any) -> str:
-        from mailops.changes import revision
+        from mailops.site import revision
 
         return revision.of(self.site.path)
 

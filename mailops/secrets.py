@@ -75,7 +75,7 @@ def mask(text: str) -> str:
     """The text with every known secret replaced by ********, also where JSON, Python or we ourselves escaped it."""
     import json
 
-    from mailops.screen import printable
+    from mailops import printable
 
     forms: set[str] = set()
     for value in known():

@@ -17,8 +17,8 @@ import dns.rcode
 import dns.resolver
 import dns.rrset
 
+from mailops import printable
 from mailops.remote.shared.records import record_name
-from mailops.screen import printable
 from mailops.site.model import Site
 
 PORT = 53

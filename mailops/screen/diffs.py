@@ -13,8 +13,7 @@ import re
 import sys
 from typing import Any
 
-from mailops import secrets
-from mailops.screen import printable
+from mailops import printable, secrets
 
 Entry = dict[str, Any]
 EDIT = ("as mailops wrote it", "now")  # the two times of a hand edit

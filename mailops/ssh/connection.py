@@ -11,8 +11,8 @@ from typing import Any
 import fabric
 import paramiko
 
+from mailops import printable
 from mailops.errors import BAD_INPUT, UNREACHABLE, MailopsError
-from mailops.screen import printable
 from mailops.site.model import Host, Site
 from mailops.ssh import headstart, hostkeys, wire
 from mailops.ssh.background import Background

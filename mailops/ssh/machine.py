@@ -12,9 +12,8 @@ from typing import Any, Protocol
 import fabric
 import paramiko
 
-from mailops import secrets
+from mailops import printable, secrets
 from mailops.errors import DISTRUSTED, UNREACHABLE, MailopsError, Untouched
-from mailops.screen import printable
 from mailops.site.model import Host, Site
 from mailops.ssh import agent, headstart, protocol, wire
 from mailops.ssh.background import Background

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mailops.screen import printable
+from mailops import printable
 from mailops.ssh import protocol
 from mailops.ssh.shapes import Odd, Shape, flag, line, listing, matching, record
 

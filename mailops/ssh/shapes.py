@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from mailops.screen import printable
+from mailops import printable
 
 Shape = Callable[[Any], Any]
 DEEPEST = 8  # of what nobody has described

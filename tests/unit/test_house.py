@@ -85,6 +85,63 @@ def test_what_both_halves_share_knows_nothing_else() -> None:
     assert {each for found in shared.values() for each in found} <= {*shared}
 
 
+# The floors of the house, from the ground up. A file imports what is of its own room, or lies on a lower floor.
+LAPTOP = """
+    errors roles manifest printable remote __init__
+    site
+    secrets cache
+    screen ssh services
+    fleet
+    accounts
+    bootstrap
+    changes health vault trust tunnel
+    dkim
+    lab
+    cli
+"""
+MACHINE = """
+    shared
+    system link __init__
+    machine
+    accounts certificates dkim
+    services
+    health
+    changes
+    vault
+    bootstrap status tunnel
+    __main__
+"""
+SAME = {"tasks": "cli", "program": "cli", "console_door": "tunnel"}
+HIGH = {
+    ("mailops.accounts", "mailops.cli.words"),
+    ("mailops.cache", "mailops.ssh.protocol"),
+    ("mailops.cache", "mailops.ssh.shapes"),
+    ("mailops.changes.generations", "mailops.cli.words"),
+    ("mailops.changes.history", "mailops.cli.words"),
+}
+
+
+def steps_up(half: str, floors: str) -> set[tuple[str, str]]:
+    """Who imports what is not below, and not of the same room."""
+    on = {room: floor for floor, rooms in enumerate(floors.strip().splitlines()) for room in rooms.split()}
+
+    def room(name: str) -> str:
+        first = name.removeprefix(half).lstrip(".").partition(".")[0] or "__init__"
+        return SAME.get(first, first)
+
+    inside = [name for name in GRAPH if name.startswith((half, "tasks"))]
+    pairs = {(name, found) for name in inside for found in GRAPH[name] if found in inside}
+    return {(a, b) for a, b in pairs if room(a) != room(b) and on[room(b)] >= on[room(a)]}
+
+
+def test_the_laptops_rooms_know_what_lies_below_them() -> None:
+    assert {pair for pair in steps_up("mailops", LAPTOP) if not pair[0].startswith("mailops.remote")} == HIGH
+
+
+def test_the_machines_rooms_know_what_lies_below_them() -> None:
+    assert steps_up("mailops.remote", MACHINE) == set()
+
+
 # Rooms that know a daemon by its name because they are about it: they move to services/, and lab/ builds what it likes.
 OWN_ROOMS = (
     "mailops.roles",

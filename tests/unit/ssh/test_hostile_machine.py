@@ -16,12 +16,11 @@ from typing import Any
 
 import pytest
 
-from mailops import accounts, bootstrap, cache, fleet, secrets, tasks, tunnel
+from mailops import accounts, bootstrap, cache, fleet, printable, secrets, tasks, tunnel
 from mailops.console_door import Door
 from mailops.dkim import dns
 from mailops.dkim import keys as dkim
 from mailops.errors import BAD_INPUT, DISTRUSTED, FAILED, UNREACHABLE, MailopsError, Untouched
-from mailops.screen import printable
 from mailops.services.nullclient import PASSWORD_FILE
 from mailops.ssh import machine as machines
 from mailops.ssh import protocol, shapes

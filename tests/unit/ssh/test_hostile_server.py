@@ -19,10 +19,9 @@ import fabric
 import paramiko
 import pytest
 
-from mailops import fleet
+from mailops import fleet, printable
 from mailops.errors import UNREACHABLE, MailopsError
 from mailops.health import status
-from mailops.screen import printable
 from mailops.ssh import connection, wire
 from mailops.ssh import machine as machines
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mailops.changes import revision
+from mailops.site import revision
 
 
 def git(folder: Path, *words: str) -> str:

@@ -59,6 +59,9 @@ def bare(house: House) -> Path:
 
 
 def assert_locked(house: House) -> None:
+    """Locked, once the vault's unit has ended: it takes a dead mount away after every daemon is gone."""
+    ended = "systemctl is-active mailops-vault || true"
+    until(lambda: house.run("mail", ended).strip() in ("inactive", "failed"), 30, "the end of the vault's unit")
     assert open_ports(house) == []
     assert mail_processes(house) == set()
     assert house.run("mail", "find /vault -mindepth 1") == ""

@@ -20,6 +20,7 @@ import pytest
 
 from mailops.lab import replica
 from tests.e2e.house import FAB, House, token, until, unverified
+from tests.e2e.pace import pace
 from tests.e2e.stream import assert_nothing_bounced, subjects
 
 ADMIN, USER1 = "admin@example.test", "user1@example.test"
@@ -51,6 +52,14 @@ def mail_processes(house: House) -> set[str]:
     """The programs of the mail system, and of the vault, that run now."""
     programs = house.run("mail", "readlink /proc/[0-9]*/exe || true").split()
     return {path for path in programs if re.search("postfix|dovecot|rspamd|redis|gocryptfs|bindfs", path)}
+
+
+def assert_ends(house: House) -> None:
+    """No program of the mail system is left after a few seconds; or which are, and what they wait for."""
+    shown = "systemctl list-jobs; ps -eo pid,ppid,stat,wchan:20,unit,etimes,args"
+    deadline = time.monotonic() + 10 * pace()
+    while left := mail_processes(house):
+        assert time.monotonic() < deadline, f"{left} do not end:\n" + house.run("mail", shown)
 
 
 def bare(house: House) -> Path:
@@ -349,7 +358,7 @@ def test_no_message_of_a_stream_is_lost_when_gocryptfs_is_killed(up: House) -> N
         stream = pool.submit(up.run, "outside", f"for i in $(seq {many}); do {send}; sleep 0.1; done")
         until(lambda: len(subjects(up, USER1, mark)) >= 5, 60, "the first messages")
         kill_gocryptfs(up)
-        until(lambda: mail_processes(up) == set(), 10, "the end of all mail processes")
+        assert_ends(up)
         assert not stream.done(), "the stream goes on while mail is down"
         assert_locked(up)
         stream.result()
@@ -374,7 +383,7 @@ def test_an_open_imap_session_ends_when_gocryptfs_is_killed(up: House) -> None:
     kill_gocryptfs(up)
     with pytest.raises((imaplib.IMAP4.abort, OSError)):
         until(lambda: client.noop()[0] != "OK", 10, "the end of the session")
-    until(lambda: mail_processes(up) == set(), 10, "the end of all mail processes")
+    assert_ends(up)
     assert_locked(up)
     up.fab("unlock")
     up.arrives(USER1, subject)

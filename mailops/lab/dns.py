@@ -30,7 +30,7 @@ done
 mv {FOLDER}/.new/*.zone {FOLDER}/
 """
 
-# The first waits for a boot, the second takes up new zones, the third comes back when all are being served.
+# The first waits for a boot, the second takes up new zones, the third comes back when those named are being served.
 RELOAD = "systemctl start knot.service && knotc reload && knotc --blocking zone-reload"
 
 
@@ -72,7 +72,7 @@ def _serve(lab: Lab, published: list[Record]) -> None:
     write(lab.folder / "dns.json", json.dumps({"serial": serial, "published": published}, indent=1) + "\n")
     if is_on(outside):
         wait_for_ssh(outside)
-        run(outside, RELOAD)
+        run(outside, f"{RELOAD} {' '.join(f'{name}.' for name in names)}")
 
 
 def _made_up(lab: Lab, site: Site, names: Iterable[str]) -> list[Record]:

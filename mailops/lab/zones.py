@@ -15,6 +15,8 @@ from mailops.site.model import Site
 
 STRANGER_DOMAIN = "elsewhere.test"
 STRANGER_MX = f"mx.{STRANGER_DOMAIN}"
+# Zones that the name server has and cannot answer for: SERVFAIL, as while somebody's name servers are away.
+BROKEN = ("broken.test", f"_domainkey.broken.{STRANGER_DOMAIN}")
 
 # A short life: nobody should wait for yesterday's answer.
 HEADER = """$TTL 5
@@ -149,7 +151,9 @@ def backwards(address: str) -> str:
 
 def server_conf(zones: Iterable[str]) -> str:
     """knot.conf: serve the zone files, keep nothing else."""
-    return SERVER_CONF + "".join(f'  - domain: "{zone}."\n    file: "{file_name(zone)}"\n' for zone in zones)
+    return SERVER_CONF + "".join(
+        f'  - domain: "{zone}."\n    file: "{file_name(zone)}"\n' for zone in (*zones, *BROKEN)
+    )
 
 
 def file_name(zone: str) -> str:

@@ -22,12 +22,28 @@ class Login:
 def furnish(machine: Machine, login: Login) -> None:
     """Write it all into a machine that has never been on."""
     put(machine, "/etc/hostname", f"{machine.hostname}\n")
-    put(machine, "/etc/hosts", hosts_file(machine.hostname, machine.address))
-    put(machine, "/etc/resolv.conf", f"nameserver {machine.lab.name_server}\n")
     put(machine, "/etc/apt/apt.conf.d/00lab-proxy", f'Acquire::http::Proxy "{PROXY}";\n')
-    put(machine, "/etc/systemd/network/10-lab.network", network_file(machine.address))
+    _give_place(machine)
     give_host_key(machine)
     give_login(machine, login)
+
+
+def _give_place(machine: Machine) -> None:
+    put(machine, "/etc/hosts", hosts_file(machine.hostname, machine.address))
+    put(machine, "/etc/resolv.conf", f"nameserver {machine.lab.name_server}\n")
+    put(machine, "/etc/systemd/network/10-lab.network", network_file(machine.address))
+
+
+def refurnish(machine: Machine) -> None:
+    """Into a copy of a machine of another lab, while it is off: an address, ssh keys and a machine id of its own."""
+    for key in (machine.root / "etc/ssh").glob("ssh_host_*_key*"):
+        key.unlink()
+    _give_place(machine)
+    give_host_key(machine)
+    put(machine, "/etc/machine-id", "")  # systemd makes one at the first boot (machine-id(5))
+    public = machine.lab.identity.with_suffix(".pub").read_text()
+    for keys in (machine.root / "root/.ssh/authorized_keys", *machine.root.glob("home/*/.ssh/authorized_keys")):
+        keys.write_text(public)  # its owner and mode stay
 
 
 def hosts_file(hostname: str, address: str) -> str:

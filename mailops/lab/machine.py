@@ -88,13 +88,18 @@ def make_layer(machine: Machine) -> None:
         (machine.folder / part).mkdir(parents=True)
 
 
+def layers(machine: Machine) -> list[Path]:
+    """What the machine had written until each snapshot was taken, oldest first; below them is the image."""
+    return sorted(machine.folder.glob("below.*"), key=lambda folder: int(folder.suffix[1:]))
+
+
 def mount(machine: Machine) -> None:
     if not os.path.ismount(machine.root):
         lower, upper, work = (machine.folder / part for part in ("image", "upper", "work"))
-        below = machine.folder / "below"  # what it had written until a snapshot was taken
-        layers = f"lowerdir={f'{below}:' if below.exists() else ''}{lower},upperdir={upper},workdir={work}"
+        stack = ":".join(map(str, [*reversed(layers(machine)), lower]))
+        options = f"lowerdir={stack},upperdir={upper},workdir={work}"
         try:
-            sh(["mount", "-t", "overlay", machine.unit, "-o", layers, machine.root])
+            sh(["mount", "-t", "overlay", machine.unit, "-o", options, machine.root])
         except LabError as error:
             raise LabError(error.message, "MAILOPS_LAB_DIR can name a folder on ext4, xfs or btrfs") from None
 

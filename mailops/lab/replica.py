@@ -162,6 +162,24 @@ def keep(lab_name: str) -> None:
             snapshot.take(lab)
 
 
+def copy(lab_name: str, other_name: str, say: Say) -> Path:
+    """Another lab, made from the snapshot of the lab `lab_name` and with a snapshot at that moment; its hosts.toml.
+
+    Seconds instead of a bootstrap: the machines are as bootstrapped, at other addresses.
+    """
+    lab, other = Lab(lab_name), Lab(other_name)
+    down(other.name)
+    with locked(f"lab-{other.name}"):
+        with locked("computer"):
+            layout.give_slot(other)
+        make_identity(other)
+        say(f"making {other.name} from {lab.name}")
+        snapshot.give(lab, other)
+        _write_hosts_file(other, (other.folder / "source.toml").read_text())
+        snapshot.take(other)
+    return other.hosts_file
+
+
 def is_kept(lab_name: str) -> bool:
     """Whether a lab has a snapshot to come back to."""
     return snapshot.exists(Lab(lab_name))

@@ -1,7 +1,9 @@
-"""A lab as it was at one moment, to come back to within seconds: its machines' file systems, its DNS, its site.
+"""A lab as it was at one moment, to come back to within seconds or to make another lab from: its machines' files, its
+DNS, its site.
 
 What the machines had written until then becomes a layer below, which nobody writes to any more; what they write from
-then on goes into a fresh one. To come back is to throw that away. Names, addresses, keys and machine ids stay the same.
+then on goes into a fresh one. To come back is to throw that away. Names, addresses, keys and machine ids stay the same;
+in another lab addresses, the keys of ssh and machine ids are its own.
 """
 
 from __future__ import annotations
@@ -12,11 +14,14 @@ import shutil
 import subprocess
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
 
 from mailops.lab import dns, running
+from mailops.lab.furnish import refurnish
 from mailops.lab.host import delete, last_words, plain_environment, sh
 from mailops.lab.layout import OUTSIDE, Lab, LabError, write
-from mailops.lab.machine import Machine, machines, make_layer, mount
+from mailops.lab.machine import Machine, layers, machines, make_layer, mount
 from mailops.lab.outside import wait_for_services
 
 # Programs stay below. Data is copied up before a machine starts: a daemon that has a file of a lower layer open goes on
@@ -38,10 +43,8 @@ def take(lab: Lab) -> None:
     _at_once(running.stop, there)
     shutil.rmtree(lab.folder / "snapshot", ignore_errors=True)
     for one in there:
-        if (one.folder / "below").exists():
-            raise LabError(f"there is a snapshot of the lab {lab.name} already", "fab lab.down")
         _unmount(one)
-        (one.folder / "upper").rename(one.folder / "below")
+        (one.folder / "upper").rename(one.folder / f"below.{len(layers(one)) + 1}")
     kept = lab.folder / "snapshot.new"
     shutil.rmtree(kept, ignore_errors=True)
     kept.mkdir(mode=0o700)
@@ -83,9 +86,14 @@ def _fresh_layer(machine: Machine) -> None:
     for part in ("upper", "work"):
         delete(machine.folder / part)
     make_layer(machine)
-    below, upper = machine.folder / "below", machine.folder / "upper"
-    below.mkdir(exist_ok=True)  # a machine that came later begins as a provider hands it out
-    script = COPY.format(below, upper, " ".join(f"--exclude={path}" for path in BELOW))
+    for newest in layers(machine)[-1:]:  # a machine that came later begins as a provider hands it out
+        _copy(newest, machine)
+    mount(machine)
+
+
+def _copy(layer: Path, machine: Machine) -> None:
+    """All data of `layer`, which has that of the layers below it as well, into what the machine writes to."""
+    script = COPY.format(layer, machine.folder / "upper", " ".join(f"--exclude={path}" for path in BELOW))
     done = subprocess.run(
         ["bash", "-o", "pipefail", "-c", script],
         env=plain_environment(),
@@ -96,7 +104,31 @@ def _fresh_layer(machine: Machine) -> None:
     )
     if done.returncode:
         raise LabError(f"the snapshot of {machine.name} could not be copied: {last_words(done.stderr)}")
-    mount(machine)
+
+
+def give(lab: Lab, other: Lab) -> None:
+    """Make the machines of `other`, which has none, from the snapshot of `lab`; they are off.
+
+    The layers are the same files (hard links): neither lab writes to them, and either may go first.
+    """
+    if not exists(lab):
+        raise LabError(f"there is no snapshot of the lab {lab.name}")
+    shutil.copytree(lab.secrets, other.secrets)
+    for name in ("hosts.toml", "source.toml", "dns.json"):
+        shutil.copy2(lab.folder / "snapshot" / name, other.folder / name)
+    _at_once(lambda one: _give(one, other), machines(lab))
+
+
+def _give(one: Machine, other: Lab) -> None:
+    new = replace(one, lab=other)
+    new.folder.mkdir(parents=True)
+    new.root.mkdir()
+    (new.folder / "image").symlink_to(os.readlink(one.folder / "image"))
+    for layer in layers(one):
+        sh(["cp", "--archive", "--link", layer, new.folder])
+    _fresh_layer(new)
+    refurnish(new)
+    new.save()
 
 
 def _unmount(machine: Machine) -> None:

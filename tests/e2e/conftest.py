@@ -1,6 +1,7 @@
 """The lab for the end-to-end tests: one site per Debian release, booted and bootstrapped once, then shared.
 
-Each release is a group of its own, so that two pytest workers run the two labs side by side.
+Each release is a group of its own, so that two pytest workers run the two labs side by side. With four workers each
+release has a second lab, made from the snapshot of the first: tests wait more than they work.
 One failure is one failure: after a test that failed, the next one finds the house as it was after its bootstrap.
 MAILOPS_TEST_KEEP=1 leaves the labs up and uses them again, which is what one wants while writing a test;
 MAILOPS_TEST_LAB gives them another name than "test".
@@ -22,6 +23,10 @@ from tests.e2e.house import House
 from tests.e2e.watch import Watch
 
 HOUSES = pytest.StashKey[dict[int, House]]()
+GROUP = pytest.StashKey[str]()
+# What the second lab is for, so that both take the same time (a run shows the time per file); the others need a house
+# that was bootstrapped before their eyes, or came later.
+SECOND = ("comes_back", "dkim", "drift", "filter", "generations", "interrupted", "names", "overrides", "upstream")
 
 # A shell has its background work ignore Ctrl-C, and what that starts ignores it as well: some tests press it.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
@@ -30,11 +35,13 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """One worker per release: the tests that share a lab must not run at the same time."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """One worker per lab: the tests that share one must not run at the same time."""
+    workers = getattr(config, "workerinput", {}).get("workercount", 1)
     for item in items:
         if release := getattr(getattr(item, "callspec", None), "params", {}).get("house"):
-            item.add_marker(pytest.mark.xdist_group(f"debian{release}"))
+            second = "b" if workers >= 4 and item.path.stem.removeprefix("test_") in SECOND else ""
+            item.add_marker(pytest.mark.xdist_group(f"debian{release}{second}"))
 
 
 @pytest.hookimpl(wrapper=True)
@@ -50,6 +57,8 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Not at the end of the test that failed: whoever runs that one alone wants to look around."""
     release = getattr(getattr(item, "callspec", None), "params", {}).get("house")
+    if group := item.get_closest_marker("xdist_group"):
+        item.session.stash[GROUP] = group.args[0]
     house = item.session.stash.get(HOUSES, {}).get(release)
     if house and house.spoiled:
         house.restore()
@@ -60,8 +69,12 @@ def house(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     """A bootstrapped site: mailhost, two null clients, and the outside world."""
     name = f"{os.environ.get('MAILOPS_TEST_LAB', 'test')}-{request.param}"
     keep = bool(os.environ.get("MAILOPS_TEST_KEEP"))
+    first, name = name, name + request.session.stash[GROUP].removeprefix(f"debian{request.param}")
     house = House(name, request.param, tmp_path_factory.mktemp("site"))
-    house.build(anew=not keep)
+    if name != first:
+        house.build_like(first)
+    else:
+        house.build(anew=not keep)
     with Watch(house) as house.bootstrap_watch:
         house.fab("bootstrap")
     house.keep()

@@ -13,20 +13,20 @@ from tests.e2e.steps import Laptop, Stepped
 from tests.e2e.test_bootstrap import snapshot
 from tests.e2e.test_interrupted import limited
 
+KNOWN_BY = "cat /etc/machine-id /etc/ssh/ssh_host_ed25519_key.pub; hostname -I; hostname -f"
 
-def identity(house: House) -> str:
-    """What a machine is known by: its name, its machine id, its host key, its address."""
-    return "".join(
-        house.run(name, "hostname -f; cat /etc/machine-id /etc/ssh/ssh_host_ed25519_key.pub; hostname -I")
-        for name in ("mail", "backup", "web", "outside")
-    )
+
+def identity(lab: str) -> list[str]:
+    """What machines are known by: their machine ids, host keys, addresses, names."""
+    machines = ("mail", "backup", "web", "outside")
+    return [line for name in machines for line in replica.run(lab, name, KNOWN_BY).stdout.splitlines()]
 
 
 def test_a_house_is_put_back_whatever_a_failed_test_has_left(up: House) -> None:
     """A stopped agent that holds the machine, a stopped daemon, a file that is gone, a record in the DNS."""
     if not replica.is_kept(up.lab):
         pytest.skip("this lab was made before there were snapshots")
-    before = identity(up)
+    before = identity(up.lab)
     machine = Stepped(up, "mail").__enter__()
     machine.watch()
     with Laptop(up, "mail") as laptop:
@@ -40,7 +40,7 @@ def test_a_house_is_put_back_whatever_a_failed_test_has_left(up: House) -> None:
         replica.publish(up.lab, [("left.elsewhere.test", "A", "192.0.2.1")])
         up.restore()
         runner.join(60)
-    assert identity(up) == before
+    assert identity(up.lab) == before
     assert up.state() == "up"
     assert up.run("mail", "ls /var/lib/mailops/journal.json /usr/local/bin/python3 2>/dev/null; true") == ""
     assert up.run("outside", "dig +short left.elsewhere.test @127.0.0.1") == ""
@@ -56,3 +56,20 @@ def test_a_house_is_put_back_whatever_a_failed_test_has_left(up: House) -> None:
 def _attempt(laptop: Laptop) -> None:
     with pytest.raises(MailopsError):
         laptop.converge("push", lambda manifest: limited(manifest, b"31000002"))
+
+
+def test_a_lab_made_from_another_is_one_of_its_own(up: House) -> None:
+    other = f"{up.lab}-copy"
+    site = replica.copy(up.lab, other, print)
+    try:
+        old, new = identity(up.lab), identity(other)
+        names = [line for line in old if line.endswith(".test") and " " not in line]
+        assert [line for line in new if line in old] == names
+        assert replica.run(other, "mail", "ls -A /vault; doveadm user '*' 2>/dev/null; true").stdout == "", "locked"
+        before = up.run("mail", "ls /var/lib/mailops/generations")
+        up.fab("unlock", site=site)
+        up.fab("bootstrap", site=site)
+        assert up.run("mail", "ls /var/lib/mailops/generations") == before
+        assert up.state() == "up"
+    finally:
+        replica.down(other)

@@ -50,6 +50,14 @@ class File(NamedTuple):
         return hashlib.sha256(self.content).hexdigest()
 
 
+class Check(NamedTuple):
+    """A daemon's own judgement of its configuration: the checks of `remote/services/DAEMON.py`, and what they have to
+    know of the site."""
+
+    daemon: str
+    options: Mapping[str, str] = {}
+
+
 class Unit(NamedTuple):
     """A systemd unit that owns the paths below its `roots`.
 
@@ -61,11 +69,10 @@ class Unit(NamedTuple):
     roots: tuple[str, ...] = ()
     on_change: str = "reload"
     mail: bool = True
-    # The daemon's own judgement of its configuration; every line must exit 0.
-    checks: tuple[tuple[str, ...], ...] = ()
-    # What it would compute at its very first start while everybody waits; begun as soon as its package is there,
-    # which has the name of the unit.
-    warm: tuple[str, ...] = ()
+    checks: tuple[Check, ...] = ()
+    # Whether it would compute something at its very first start while everybody waits; begun as soon as its package is
+    # there, which has the name of the unit.
+    warm: bool = False
 
 
 class Source(NamedTuple):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from mailops.manifest import Directory, Probe, Unit, User
+from mailops.manifest import Check, Directory, Probe, Unit, User
 from mailops.services import accounts, certificate, queue
-from mailops.services.service import LOCAL, At, Service, Tie, quiet
+from mailops.services.service import LOCAL, At, Service, Tie
 from mailops.site.model import Site
 
 UNIT = "dovecot.service"
@@ -18,6 +18,7 @@ RESEND_PORT = 10025
 
 def service(at: At) -> Service:
     site = at.site
+    checks = (Check("dovecot", {"vault": site.vault}),)
     sieve: tuple[int, str, str] = (0o644, "vmail", "vmail")
     return Service(
         packages=(
@@ -37,7 +38,7 @@ def service(at: At) -> Service:
             Directory(f"{site.sieve_root}/before.d", 0o755, "vmail", "vmail"),
             Directory(f"{site.sieve_root}/after.d", 0o755, "vmail", "vmail"),
         ),
-        units=(Unit(UNIT, ("/etc/dovecot", certificate.FOLDER), "reload", checks=_checks(site)),),
+        units=(Unit(UNIT, ("/etc/dovecot", certificate.FOLDER), "reload", checks=checks),),
         ties=(Tie("dovecot.socket"), Tie(UNIT, queue=True)),
         probes=_probes(site),
         # Dovecot compiles the scripts as vmail and puts the result beside them.
@@ -60,14 +61,3 @@ def _probes(site: Site) -> tuple[Probe, ...]:
             service=UNIT,
         ),
     )
-
-
-def _checks(site: Site) -> tuple[tuple[str, ...], ...]:
-    """doveconf(1) -x opens the files behind settings, but not those of passdb and userdb.
-
-    Those in the vault are not there while it is locked.
-    """
-    named = r"sed -n 's,^ *\(args\|passwd_file_path\|sqlite_path\) = \(.* \)\?,,p'"
-    present = '[ -e "$file" ] || echo "$file, which a passdb or userdb names, does not exist" >&2'
-    files = f'while read -r file; do case "$file" in *%*|{site.vault}/*) ;; /*) {present} ;; esac; done'
-    return quiet("doveconf -nx"), quiet(f"{{ doveconf -n | {named} | {files}; }}")

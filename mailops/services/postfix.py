@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from mailops.manifest import Probe, Unit, User
+from mailops.manifest import Check, Probe, Unit, User
 from mailops.services import accounts, certificate, dovecot, queue
-from mailops.services.service import LOCAL, At, Service, Tie, quiet
+from mailops.services.service import LOCAL, At, Service, Tie
 from mailops.site.model import Host, Site
 
 UNIT = "postfix.service"
@@ -22,21 +22,7 @@ ADDITIONS = {
     "/etc/postfix/main.cf": (f"{LOCAL}/postfix/main.cf", "main.cf"),
     "/etc/postfix/master.cf": (f"{LOCAL}/postfix/master.cf", "master.cf"),
 }
-# A line of a table that makes no sense is left out with a warning when a daemon opens it, and no other check opens any.
-TABLES = (
-    "{ { postconf -n; postconf -P; } 2>/dev/null | grep -Eo '(regexp|pcre|cidr|texthash):/[^ ,}]+' | sort -u | "
-    'while read -r table; do postmap -q mailops "$table" || :; done; }'
-)
-# postconf(1) warns of what it does not know; any other command reads the numbers, and says what is wrong with them
-# where Debian 12's `postfix check` ends without a word; that one looks at files and their owners.
-CHECKS = (
-    quiet("postconf"),
-    quiet("postconf -M"),
-    quiet("postmap -q mailops inline:{mailops=x}"),
-    quiet(TABLES),
-    # A file that a killed cleanup(8) left behind is no fault of the configuration, and stays there for days.
-    quiet("postfix check", but="postsuper: warning: bogus file name: "),
-)
+CHECKS = (Check("postfix"),)
 
 
 def service(at: At) -> Service:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import shlex
-
-from mailops.manifest import Probe, Source, Unit, User
+from mailops.manifest import Check, Probe, Source, Unit, User
 from mailops.services import apt, queue
 from mailops.services.service import LOCAL, At, Service, Tie
 
@@ -17,13 +15,6 @@ ADDITIONS = "/etc/rspamd/additions.conf"
 # Of the console; what is in it, mailops/remote/tunnel.py reads.
 CONSOLE_KEY = "/run/mailops-console/password.conf"
 
-# It ends well with an element that it does not know; then that is not all it says.
-CHECK = (
-    "sh",
-    "-c",
-    'said=$(rspamadm configtest 2>&1); [ "$said" = "syntax OK" ] || { echo "$said" >&2; exit 1; }',
-)
-
 
 def service(at: At) -> Service:
     sources = _sources(at)
@@ -34,7 +25,7 @@ def service(at: At) -> Service:
         sources=sources,
         # It may open Redis's socket.
         users=(User("_rspamd", groups=("redis",)),),
-        units=(Unit(UNIT, ("/etc/rspamd", CONSOLE), "reload", checks=(CHECK,), warm=_warm(at.release)),),
+        units=(Unit(UNIT, ("/etc/rspamd", CONSOLE), "reload", checks=(Check("rspamd"),), warm=True),),
         ties=(Tie(UNIT, queue=True),),
         probes=(Probe("milter", options=sockets, service=UNIT),),
         files=tuple(file for source in sources for file in apt.files(source, key)),
@@ -57,16 +48,3 @@ def _sources(at: At) -> tuple[Source, ...]:
     if at.site.rspamd != "upstream" or upstream is None:
         return ()
     return (Source("rspamd", upstream.url, upstream.suite or apt.CODE_NAMES[at.release], ("rspamd",)),)
-
-
-def _warm(release: int) -> tuple[str, ...]:
-    """Compiles the list of all top-level domains (43 MB, ten seconds), which Rspamd keeps under a name made of it.
-
-    Its own configuration, which says where the list is, is not there yet when this runs: dpkg brings that last.
-    """
-    folder = {12: "/usr/share/rspamd", 13: "/usr/share/publicsuffix"}[release]
-    options = f'url_tld = "{folder}/effective_tld_names.dat"; hs_cache_dir = "/var/lib/rspamd";'
-    conf = f"options {{ {options} }} actions {{ reject = 15; }}"
-    compile_ = "rspamadm mime --config $conf urls /dev/null"
-    script = f"umask 022; conf=/run/mailops/rspamd-warm.conf; echo {shlex.quote(conf)} >$conf; {compile_}; rm -f $conf"
-    return ("sh", "-c", script)

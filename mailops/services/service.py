@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -71,13 +70,3 @@ class Service(NamedTuple):
     accounts: manifest.Accounts | None = None
     dkim: manifest.Dkim | None = None
     certificates: tuple[manifest.Certificate, ...] = ()
-
-
-def quiet(command: str, but: str = "^$") -> tuple[str, ...]:
-    """A check that `command` says nothing on stderr, where daemons put what they only warn of.
-
-    `but`: a regular expression (grep(1)) for lines that say nothing against a configuration.
-    """
-    script = f'said=$({command} 2>&1 >/dev/null); code=$?; said=$(echo "$said" | grep -v {shlex.quote(but)} | uniq); '
-    script += '[ $code = 0 ] && [ -z "$said" ] || { echo "$said" >&2; exit 1; }'
-    return ("sh", "-c", script)

@@ -8,58 +8,49 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shlex
 import stat
+import threading
+from collections.abc import Callable
 from typing import Any
 
+from ..services.checks import Objection, objections
 from ..shared.errors import AgentError
 from ..system.files import Change, write_whole
 from ..system.lock import RUN
-from ..system.shell import run, tail
 from ..system.units import touched
 
 ROOT = "/etc"
 STAGES = f"{RUN}/candidates"  # on /run, which is memory: a plan touches no disk
 STAGE = f"{STAGES}/{os.getpid()}"
-WORDS = 8  # lines of a checker's objection
+CLONE_NEWNS, MS_REC, MS_PRIVATE = 0x20000, 0x4000, 0x40000  # of the kernel
 
 
 def check(services: list[dict[str, Any]], change: Change) -> None:
     """Have every daemon that `change` concerns judge it; AgentError carries the words of those that object."""
-    commands = [
-        (service["unit"], command)
-        for service in services
-        if touched(service, list(change.after))
-        for command in service["checks"]
-    ]
-    if not commands:
+    concerned = [service for service in services if service["checks"] and touched(service, list(change.after))]
+    if not concerned:
         return
     _clear()
     try:
         _lay_out(change)
-        run("unshare", "--mount", "--propagation", "private", "sh", "-euc", _script([line for _, line in commands]))
-        refusals = _once([(unit, _answer(number)) for number, (unit, _) in enumerate(commands)])
+        found = _beneath(lambda: objections(concerned))
     finally:
         _clear()
-    if refusals:
-        told = "\n  ".join(["refused by the daemons' own checks; nothing was touched", *refusals])
+    if found:
+        told = "\n  ".join(["refused by the daemons' own checks; nothing was touched", *_once(found)])
         raise AgentError(told, outcome="refused")
 
 
 def judge(services: list[dict[str, Any]]) -> None:
     """Have these daemons, of which the program is another, judge the files as they are; AgentError with their words."""
-    for service in services:
-        for command in service["checks"]:
-            done = run(*command, check=False)
-            if done.returncode:
-                words = tail(done.stderr or done.stdout, WORDS) or f"ended with {done.returncode} without a word"
-                raise AgentError(f"the new {service['unit']} does not take this configuration: {words}")
+    for unit, words in objections(services):
+        raise AgentError(f"the new {unit} does not take this configuration: {words}")
 
 
 def _lay_out(change: Change) -> None:
     """The upper layer (overlayfs, in the kernel's Documentation): new files, and whiteouts for absent ones."""
     os.makedirs(RUN, mode=0o700, exist_ok=True)
-    for folder in ("upper", "work", "answers"):
+    for folder in ("upper", "work"):
         os.makedirs(f"{STAGE}/{folder}", mode=0o700)
     _like(ROOT, f"{STAGE}/upper")
     for path, state in change.after.items():
@@ -92,37 +83,53 @@ def _like(model: str, folder: str) -> None:
         os.chmod(folder, stat.S_IMODE(state.st_mode))
 
 
-def _script(commands: list[list[str]]) -> str:
-    """Mount, then all checks side by side; each leaves its words, and its exit status on the last line."""
-    lines = [f"mount -t overlay mailops -o lowerdir={ROOT},upperdir={STAGE}/upper,workdir={STAGE}/work {ROOT}"]
-    for number, command in enumerate(commands):
-        answer = f"{STAGE}/answers/{number}"
-        judged = f"{shlex.join(command)} </dev/null >{answer} 2>&1"
-        lines.append(f"{{ code=0; {judged} || code=$?; echo $code >{answer}.code; }} &")
-    return "\n".join([*lines, "wait"])
+def _beneath(work: Callable[[], list[Objection]]) -> list[Objection]:
+    """What `work` returns where the candidate files lie over /etc: in the mount namespace of a thread of its own.
+
+    A thread has one as a process has (unshare(2)), and so have the threads and programs that it starts: no program is
+    needed to make one, and the checks are functions of this program that see the candidate as well.
+    """
+    done: list[list[Objection]] = []
+    failed: list[Exception] = []
+
+    def inside() -> None:
+        try:
+            _lay_over()
+            done.append(work())
+        except Exception as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=inside)
+    thread.start()
+    thread.join()
+    if failed:
+        raise failed[0]
+    return done[0]
 
 
-def _answer(number: int) -> str:
-    """What a check that failed has said; "" for one that has nothing to say against the candidate."""
-    with open(f"{STAGE}/answers/{number}", encoding="utf-8", errors="replace") as file:
-        words = file.read()
-    with open(f"{STAGE}/answers/{number}.code", encoding="ascii") as file:
-        code = int(file.read())
-    return (tail(words, WORDS) or f"ended with {code} without a word") if code else ""
+def _lay_over() -> None:
+    """For this thread alone. AgentError when the kernel refuses it."""
+    import ctypes  # here, for a run that changes nothing never comes so far
+
+    layers = f"lowerdir={ROOT},upperdir={STAGE}/upper,workdir={STAGE}/work"
+    system = ctypes.CDLL(None, use_errno=True)
+    failed = system.unshare(CLONE_NEWNS) or system.mount(None, b"/", None, MS_REC | MS_PRIVATE, None)
+    if failed or system.mount(b"mailops", ROOT.encode(), b"overlay", 0, layers.encode()):
+        raise AgentError(f"nothing can be laid over {ROOT}, to be checked: {os.strerror(ctypes.get_errno())}")
 
 
-def _once(answers: list[tuple[str, str]]) -> list[str]:
+def _once(found: list[Objection]) -> list[str]:
     """The objections, a line each: what several programs of one daemon say alike is said once."""
-    found: dict[tuple[str, str], str] = {}
-    for unit, words in answers:
-        for line in words.split(" | ") if words else []:
-            found.setdefault((unit, line.partition(": ")[2] or line), f"{unit}: {line}")
-    return list(found.values())
+    told: dict[tuple[str, str], str] = {}
+    for unit, words in found:
+        for line in words.split(" | "):
+            told.setdefault((unit, line.partition(": ")[2] or line), f"{unit}: {line}")
+    return list(told.values())
 
 
 def _clear() -> None:
     """Our own stage, and those of runs that were killed."""
-    import shutil  # here, for a run that changes nothing never comes so far
+    import shutil  # here, as above
 
     with contextlib.suppress(FileNotFoundError):
         for name in os.listdir(STAGES):

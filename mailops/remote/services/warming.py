@@ -1,0 +1,36 @@
+"""What a daemon computes once in its life, done while other packages are still being installed."""
+
+from __future__ import annotations
+
+import threading
+import time
+from importlib import import_module
+from typing import Any
+
+PATIENCE = 60.0  # seconds; whatever is not done by then the daemon does itself
+
+
+class Warming:
+    """Of each service with `warm`. A failure is none: the daemon then takes longer at its first start."""
+
+    def __init__(self, services: list[dict[str, Any]]) -> None:
+        self._waiting = {service["unit"].removesuffix(".service") for service in services if service.get("warm")}
+        self._running: list[threading.Thread] = []
+
+    def begin(self, package: str) -> None:
+        """The files of `package`, and of what it depends on, are there; nothing has been set up yet.
+
+        (dpkg may tell of an architecture behind the name.)
+        """
+        name = package.partition(":")[0]
+        if name in self._waiting:
+            self._waiting.remove(name)
+            thread = threading.Thread(target=import_module(f".{name}", __package__).warm, daemon=True)
+            self._running.append(thread)
+            thread.start()
+
+    def end(self) -> None:
+        """Await them: a daemon that starts before would begin anew."""
+        deadline = time.monotonic() + PATIENCE
+        for thread in self._running:
+            thread.join(max(0.0, deadline - time.monotonic()))

@@ -70,9 +70,6 @@ class Unit(NamedTuple):
     on_change: str = "reload"
     mail: bool = True
     checks: tuple[Check, ...] = ()
-    # Whether it would compute something at its very first start while everybody waits; begun as soon as its package is
-    # there, which has the name of the unit.
-    warm: bool = False
 
 
 class Source(NamedTuple):

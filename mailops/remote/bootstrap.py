@@ -19,10 +19,10 @@ from .changes.candidate import Candidate, Reachable
 from .changes.run import Run, is_hidden, lines
 from .health import glance, mailboxes, relay
 from .machine import MANIFEST
-from .services import srs
+from .services import ports, srs
 from .services.warming import Warming
 from .shared.errors import AgentError
-from .system import dpkg, files, installed, packages, ports, users
+from .system import dpkg, files, installed, packages, users
 from .system import units as services
 from .system.shell import write_atomic
 from .vault import conf, owners

@@ -61,7 +61,7 @@ def vault_is_open(applied: dict[str, Any]) -> bool:
 
 
 def places(vault: dict[str, Any]) -> list[str]:
-    """Where an open vault is mounted: the queue in it has a place of its own, which is mounted while Postfix runs."""
+    """Where an open vault is mounted: the queue in it has a place of its own, which is mounted while mail runs."""
     return [place for place in (vault["mountpoint"], vault.get("queue")) if place]
 
 

@@ -25,7 +25,7 @@ def service(at: At) -> Service:
         sources=sources,
         # It may open Redis's socket.
         users=(User("_rspamd", groups=("redis",)),),
-        units=(Unit(UNIT, ("/etc/rspamd", CONSOLE), "reload", checks=(Check("rspamd"),), warm=True),),
+        units=(Unit(UNIT, ("/etc/rspamd", CONSOLE), "reload", checks=(Check("rspamd"),)),),
         ties=(Tie(UNIT, queue=True),),
         probes=(Probe("milter", options=sockets, service=UNIT),),
         files=tuple(file for source in sources for file in apt.files(source, key)),

@@ -9,6 +9,10 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from mailops.remote.__main__ import CALLS
+from mailops.remote.services import daemons, probe
+from mailops.roles import ROLES
+
 HERE = Path(__file__).resolve().parents[2]
 PACKAGE = HERE / "mailops"
 FILES = {".".join(path.relative_to(HERE).with_suffix("").parts): path for path in sorted(PACKAGE.rglob("*.py"))}
@@ -143,7 +147,7 @@ def test_the_machines_rooms_know_what_lies_below_them() -> None:
     assert steps_up("mailops.remote", MACHINE) == set()
 
 
-# Rooms that know a daemon by its name because they are about it: they move to services/, and lab/ builds what it likes.
+# Rooms that are about a daemon: services/ says all of it; lab/ builds what it likes.
 OWN_ROOMS = (
     "mailops.roles",
     "mailops.services.",
@@ -152,20 +156,68 @@ OWN_ROOMS = (
     "mailops.tunnel",
     "mailops.console_door",
 )
+# What these do is done to or for a daemon, and nothing else: a vault of gocryptfs, passwords as Dovecot reads them,
+# keys that Rspamd signs with. A daemon in the place of that one would be another vault, other accounts.
+ABOUT = "accounts dkim health vault status"
 KNOW_A_DAEMON = """
     bootstrap changes.drift health.status manifest site.about site.model site.reader site.rules site.values
     ssh.protocol tasks
-    remote.accounts.commands remote.accounts.crypt remote.accounts.database remote.accounts.senders
-    remote.accounts.sessions remote.changes.additions remote.changes.before remote.changes.run
-    remote.changes.transaction remote.dkim remote.health.relay remote.machine remote.status remote.system.files
-    remote.system.ports remote.system.units remote.vault.boot remote.vault.conf remote.vault.owners
-    remote.vault.vault
 """
 
 
 def test_the_engine_does_not_know_a_daemon_by_its_name() -> None:
-    knows = {name for name in MODULES if DAEMON.search(MODULES[name].read_text()) and not name.startswith(OWN_ROOMS)}
-    assert knows - {"tasks"} == {f"mailops.{name}" for name in KNOW_A_DAEMON.split()}
+    about = tuple(f"mailops.remote.{room}" for room in ABOUT.split())
+    knows = {name for name in MODULES if DAEMON.search(MODULES[name].read_text())}
+    others = {name for name in knows if not name.startswith((*OWN_ROOMS, *about))}
+    assert others - {"tasks"} == {f"mailops.{name}" for name in KNOW_A_DAEMON.split()}
+
+
+# A bootstrap of null clients asks the mailhost for its certificate: a call of its own, which loads next to nothing.
+ELSEWHERE = {("certificate", "bootstrap")}
+
+
+def test_each_call_is_answered_by_the_machines_room_of_that_name() -> None:
+    calls = {
+        (call, name)
+        for name in MODULES
+        if not name.startswith("mailops.remote")
+        for call in re.findall(r'machine\.call\(\s*"(\w+)"', MODULES[name].read_text())
+    }
+    assert {call for call, _ in calls} == {*CALLS}
+    strange = {(call, name) for call, name in calls if CALLS[call].split(".")[0] not in name.split(".")}
+    assert strange == {(call, f"mailops.{room}") for call, room in ELSEWHERE}
+
+
+NAMED = {service for role in ROLES.values() for service in role.services}
+# A folder or a unit that is of one service by its name.
+OWNED = re.compile(r"/(?:systemd/system|var/lib|etc(?!/systemd))/(\w+)[-@./]")
+
+
+def test_what_a_role_is_made_of_has_a_file_and_templates_of_its_own() -> None:
+    files = {name.removeprefix("mailops.services.") for name in MODULES if name.startswith("mailops.services.")}
+    templates = PACKAGE / "templates"
+    assert files >= NAMED
+    assert {folder.name for folder in templates.iterdir()} <= NAMED
+    strangers = {
+        (service, owner)
+        for service in NAMED
+        for path in templates.glob(f"{service}/*/**/*")
+        for owner in OWNED.findall(path.relative_to(templates / service).as_posix())
+        if owner in NAMED - {service}
+    }
+    # What every Postfix needs; and a null client is a Postfix.
+    assert strangers == {("resolver", "postfix"), ("nullclient", "postfix")}
+
+
+def test_a_kind_of_probe_lives_with_its_service() -> None:
+    assert set(probe.FILES.values()) <= NAMED
+    assert all(callable(kind) for kind in probe._kinds().values())
+
+
+def test_what_the_engine_asks_of_a_daemon_lies_with_its_service() -> None:
+    assert set(daemons.FILES.values()) <= NAMED
+    for file in daemons.FILES.values():
+        assert daemons.named(file) != daemons.Daemon(), file
 
 
 def test_an_init_has_a_docstring_and_nothing_else() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from ..services import daemons
 from ..shared.errors import AgentError
 
 Lines = list[bytes]
@@ -16,19 +17,18 @@ Lines = list[bytes]
 def merged(base: bytes, local: bytes, style: str, source: str = "this machine's local additions") -> bytes:
     """The file that the daemon reads: `base`, then `local`; a comment names `source`, the local file.
 
-    `style` says whose grammar it is. "append": later settings win, as in Dovecot, Redis and Rspamd.
-    "main.cf" and "master.cf": what `local` sets is taken out of `base` first, since postconf warns of
-    everything that is set twice (postconf(5), master(5)). A `local` that sets nothing gives `base` itself.
+    `style` says how. "append": later settings win. Else it names the grammar of a file in which nothing may be set
+    twice (see `services.daemons`): what `local` sets is taken out of `base` first. A `local` that sets nothing gives
+    `base` itself.
 
-    What `local` itself sets twice stays: which one is meant only its author knows. postconf names both lines;
-    of two entries in master.cf master(8) takes the last.
+    What `local` itself sets twice stays: which one is meant only its author knows, and the daemon's checks name it.
     """
     lines = _lines(local)
     if not any(map(_says_something, lines)):
         return base
     kept = _lines(base)
     if style != "append":
-        name = NAMES[style]
+        name = daemons.grammar(style).name
         # A first line with white space before it would continue the last entry of the base.
         first = next(number for number, line in enumerate(lines) if _says_something(line))
         lines[first] = lines[first].lstrip()
@@ -39,14 +39,14 @@ def merged(base: bytes, local: bytes, style: str, source: str = "this machine's 
 def mode(wanted: int, local: int, style: str, source: str) -> int:
     """The mode of the merged file: not open to those to whom the local file is closed.
 
-    Raises AgentError for a private main.cf: sendmail(1) reads it as whoever calls it, and would fail.
+    Raises AgentError where everybody has to read the merged file.
     """
     if local & 0o004:
         return wanted
-    if style == "main.cf":
+    if style != "append" and daemons.grammar(style).public:
         raise AgentError(
-            f"{source} may not be read by everybody, as main.cf must be",
-            f"chmod a+r {source}; what is secret goes into a file of its own that main.cf names",
+            f"{source} may not be read by everybody, as {style} must be",
+            f"chmod a+r {source}; what is secret goes into a file of its own that {style} names",
         )
     return wanted & ~0o007
 
@@ -79,18 +79,3 @@ def _without(lines: Lines, names: set[bytes | None], name: Callable[[bytes], byt
                 continue
         kept.append(line)
     return kept
-
-
-def _parameter(line: bytes) -> bytes | None:
-    """main.cf: `name = value`, `name=value`."""
-    name, equals, _ = line.partition(b"=")
-    return name.strip() if equals else None
-
-
-def _service(line: bytes) -> bytes | None:
-    """master.cf: the service's name and type; there may be an `smtp inet` and an `smtp unix`."""
-    fields = line.split(maxsplit=2)
-    return b" ".join(fields[:2]) if len(fields) > 1 else None
-
-
-NAMES: dict[str, Callable[[bytes], bytes | None]] = {"main.cf": _parameter, "master.cf": _service}

@@ -11,23 +11,22 @@ import hashlib
 import os
 from typing import Any
 
-from ..shared.errors import AgentError
+from ..services import daemons
 from ..system import dpkg, files
-from ..system.shell import run
 from . import generations
 
-SPOOL = "/var/spool/postfix"
 MAIL = "/var/mail"
 ALIASES = "/etc/aliases"
 FORWARDS = ("/root/.forward", "/home/*/.forward")
-# Where Dovecot keeps mail: 2.3, and what 2.4 has made of it.
-PLACES = ("mail_location", "mail_driver", "mail_path", "mail_inbox_path")
 
 
 def told(wanted: dict[str, Any], displaced: bool = False) -> list[str]:
     """A line for each thing; none where we have been before, but for mailboxes of a server that was `displaced` now."""
     if not os.path.exists(generations.ACTIVE):
-        return [*_files(wanted), *_redirects(), *_mailboxes([*_spool(), *_homes(wanted)]), *_queues()]
+        ours = [daemons.of(service["unit"]) for service in reversed(wanted["services"])]  # the way that mail takes
+        homes = [place for daemon in ours if daemon.mailboxes for place in daemon.mailboxes()]
+        queues = [line for daemon in ours if daemon.queues for line in daemon.queues()]
+        return [*_files(wanted), *_redirects(), *_mailboxes([*_spool(), *homes]), *queues]
     return _mailboxes(_spool()) if displaced else []
 
 
@@ -72,43 +71,3 @@ def _spool() -> list[str]:
         names = [entry.name for entry in os.scandir(MAIL) if entry.is_dir() or entry.stat().st_size]
         return [f"{MAIL} ({', '.join(sorted(names)[:10])})"] if names else []
     return []
-
-
-def _homes(wanted: dict[str, Any]) -> list[str]:
-    """Where its configuration, which is not ours yet, has mail elsewhere."""
-    places = []
-    if dpkg.version("postfix") and (home := _said("postconf", "-hx", "home_mailbox")):
-        places.append(f"~/{home} of Unix users")
-    if "dovecot-core" in wanted["packages"] and dpkg.version("dovecot-core"):
-        said = dict(line.split(" = ", 1) for line in _said("doveconf", "-n").splitlines() if " = " in line)
-        if settings := [f"{name} = {said[name]}" for name in PLACES if said.get(name)]:
-            places.append(f"Dovecot's {', '.join(settings)}")
-    return places
-
-
-def _queues() -> list[str]:
-    """Of Postfix, where they are not in Debian's place, from which ours goes on."""
-    if not dpkg.version("postfix"):
-        return []
-    lines = []
-    for conf in ["/etc/postfix", *_said("postconf", "-hx", "multi_instance_directories").replace(",", " ").split()]:
-        folder = _said("postconf", "-c", conf, "-hx", "queue_directory")
-        names = ("deferred", "active", "incoming", "hold", "maildrop")
-        found = [
-            path for name in names for path in glob.glob(f"{folder}/{name}/**", recursive=True) if _is_message(path)
-        ]
-        if folder and found and os.path.realpath(folder) != os.path.realpath(SPOOL):
-            count = f"{len(found)} messages wait" if found[1:] else "1 message waits"
-            again = f"as root there, while its Postfix still runs: postqueue -c {conf} -f"
-            lines.append(f"{count} in {folder}, where ours does not look; {again}")
-    return lines
-
-
-def _is_message(path: str) -> bool:
-    return os.path.isfile(path) and not os.path.islink(path)
-
-
-def _said(*command: str) -> str:
-    with contextlib.suppress(AgentError):  # it may be broken, or hang
-        return run(*command, check=False, timeout=10).stdout.strip()
-    return ""

@@ -14,7 +14,7 @@ from typing import Any, Self
 
 from .. import machine
 from ..health import glance, look
-from ..services import probe, queue
+from ..services import daemons, probe, queue
 from ..shared.errors import BAD_INPUT, LOCKED, AgentError
 from ..system import lock
 from ..system import units as services
@@ -83,7 +83,7 @@ class Run:
         if self.changes or not self.glance or not self.glance.is_healthy():
             self.unwell = look.faults(wanted)
         if not self.unwell and wanted["vault"] and (waiting := queue.left(time.time(), look.LONG)):
-            run_program("postqueue", "-f", check=False)
+            daemons.resume(service["unit"] for service in wanted["services"])
             self.link.say(f"mail is tried again that waits: {waiting}")
 
     def ask_revision(self) -> str:
@@ -254,7 +254,7 @@ class Run:
                 paths += renewed
                 services.do_all([lambda: services.activate(others, paths), lambda: services.restart(afresh)])
                 _prove_again([item for item in before["probes"] if not item.get("when")])
-                run_program("postqueue", "-f", check=False)  # what was put off meanwhile need not wait for its turn
+                daemons.resume(service["unit"] for service in before["services"])
             else:  # there was no mail system before: none stays behind half made
                 _leave_to(wanted["services"], running, paths)
         except Exception as second:  # whatever it is, the files of before are back, and that is told

@@ -20,6 +20,7 @@ import os
 from typing import Any
 
 from ..machine import STATE
+from ..services import daemons
 from ..shared.errors import AgentError
 from ..system.files import Change, State, observe, read_json, remove, same, write_whole
 from ..system.shell import sync_directory, write_atomic
@@ -79,7 +80,7 @@ def put_in_place() -> None:
             os.unlink(path)
         else:
             os.replace(path + NEW, path)
-        _forget_compiled(path)
+        daemons.replaced(path)
     _sync(journal)
 
 
@@ -120,7 +121,7 @@ def undo() -> list[str]:
             os.replace(path + OLD, path)
         elif ours:
             _restore(path, states["before"])
-        _forget_compiled(path)
+        daemons.replaced(path)
         with contextlib.suppress(NotADirectoryError):
             remove(path + OLD)
     for folder in reversed(journal["folders"]):
@@ -205,12 +206,6 @@ def _restore(path: str, before: State) -> None:
     elif "link" in before or generations.content(before) is not None:
         _make(path + NEW, before)
         os.replace(path + NEW, path)
-
-
-def _forget_compiled(path: str) -> None:
-    """Dovecot compares dates, and an older script that comes back would not be compiled anew (sievec(1))."""
-    if path.endswith(".sieve"):
-        remove(f"{path.removesuffix('.sieve')}.svbin")
 
 
 def _sync(journal: Journal) -> None:

@@ -13,20 +13,16 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from functools import partial
-from importlib import import_module
 from typing import Any, NamedTuple
 
 from ..shared.errors import AgentError
 from ..system.shell import ENVIRONMENT, runs, tail
+from . import daemons
 
 # Seconds for a program of a check.
 PATIENCE = 120.0
 GRACE = 5.0  # seconds for a check to end whose program was killed
 WORDS = 8  # lines of an objection
-
-Options = dict[str, str]
-# It returns what it objects to, or nothing.
-Check = Callable[[Options], str]
 
 
 class Objection(NamedTuple):
@@ -67,8 +63,7 @@ def _checks(named: Any) -> list[Callable[[], str]]:
     """Those of a daemon; or the one command that a manifest of an earlier mailops has in their place."""
     if isinstance(named, list):
         return [partial(_command, named)]
-    module = import_module(f".{named['daemon']}", __package__)
-    return [partial(check, named["options"]) for check in module.CHECKS]
+    return [partial(check, named["options"]) for check in daemons.named(named["daemon"]).checks]
 
 
 def _command(command: list[str]) -> str:

@@ -12,11 +12,14 @@ import hashlib
 import re
 import secrets
 import socket
-import ssl
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from ..system.access import barred
 from ..system.shell import run
+
+if TYPE_CHECKING:
+    import ssl
 
 PATIENCE = 10.0  # seconds for one answer; Postfix may be looking up our name
 LONGEST = 1 << 16  # bytes in a line
@@ -96,6 +99,8 @@ class Conversation:
 
     def start_tls(self) -> None:
         """From here on over TLS, whoever the certificate belongs to: `must_serve` asks for that."""
+        import ssl  # many a conversation, and all else in a daemon's file, does without
+
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE

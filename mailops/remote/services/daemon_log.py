@@ -8,12 +8,10 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
+from ..system import units as services
 from ..system.shell import run
+from . import daemons
 
-# Beside the unit itself: Debian 12 runs Postfix's daemons in an instance of its unit.
-INSTANCE = {"postfix.service": "postfix@-.service"}
-# A process that dies at once is gone before journald finds its unit; its name is still there.
-NAMES = {"postfix.service": "postfix/", "dovecot.service": "dovecot", "rspamd.service": "rspamd"}
 RECENT = 60.0  # seconds that a reload may have been ago
 WARNING = 4  # syslog(3); worse is lower
 REASON = re.compile(
@@ -21,17 +19,8 @@ REASON = re.compile(
     r"|denied|refused|missing|no such|not found|bad|broken|obsolete|unavailable|throttling)\b",
     re.IGNORECASE,
 )
-# Our own questions, and what strangers leave behind on any day.
-CHATTER = re.compile(
-    r"foreign\.invalid|<mailops-probe@"
-    r"|\b(connect|disconnect|lost connection|timeout|hangup|improper command pipelining) (from|after)\b"
-    r"|: client=|removed \(canceled\)|TLS connection established|^dovecot: .*(auth failed,|no auth attempts)"
-    r"|NOQUEUE: milter-reject|\w+: reject: .*: 5\d\d |does not resolve to address"
-    r"|SASL \w+ authentication failed|SSL_accept error|(Connect|Disconnect) from local"
-    r"|\brip=127\.(?!0\.0\.1\b)"  # see conversation.nobody
-    r"|SIGHUP received|; map; .*cannot resolve|Memory overcommit",  # they are told to reload; news of every start
-    re.IGNORECASE,
-)
+# Our own questions; each daemon has more.
+CHATTER = r"foreign\.invalid|<mailops-probe@"
 DEATH = re.compile(r"\b(fatal|panic): ", re.IGNORECASE)
 # Postfix's and Dovecot's word for not starting what dies at its start, for a while.
 THROTTLING = "throttling"
@@ -49,7 +38,8 @@ def since(units: list[str], when: float, lines: int = 8) -> list[str]:
     Those that look like a reason; where none does, the last ones of all.
     """
     run("journalctl", "--sync", check=False)
-    said = [line for line in _said(units, when) if not CHATTER.search(line[1])]
+    chatter = _chatter()
+    said = [line for line in _said(units, when) if not chatter.search(line[1])]
     reasons = _once(text for priority, text in said if priority <= WARNING or REASON.search(text))
     return reasons[:lines] or _once(text for _, text in said)[-lines:]
 
@@ -86,13 +76,17 @@ def _said(units: list[str], when: float) -> list[tuple[int, str]]:
 
 def _is_of(entry: dict[str, Any], unit: str) -> bool:
     """systemd's own words about a unit count as well: its exit status may be all there is."""
-    names = (unit, INSTANCE.get(unit, unit))
-    name = NAMES.get(unit)
+    names = (unit, services.instance(unit))
+    processes = daemons.of(unit).processes
     return (
         entry.get("_SYSTEMD_UNIT") in names
         or entry.get("UNIT") in names
-        or bool(name and str(entry.get("SYSLOG_IDENTIFIER", "")).startswith(name))
+        or bool(processes and str(entry.get("SYSLOG_IDENTIFIER", "")).startswith(processes))
     )
+
+
+def _chatter() -> re.Pattern[str]:
+    return re.compile("|".join([CHATTER, *(each.chatter for each in daemons.every() if each.chatter)]), re.IGNORECASE)
 
 
 def _line(entry: dict[str, Any]) -> tuple[int, str]:

@@ -9,9 +9,11 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from functools import cache
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from ..shared.errors import AgentError
+from ..system import units
 from ..system.shell import run
 
 if TYPE_CHECKING:
@@ -23,23 +25,25 @@ GRACE = 0.2  # seconds for a conversation to end that is no longer of interest
 PAUSES = (0.1, 0.1, 0.2, 0.4)  # seconds between tries, the last one again and again
 
 
+# A kind of question, which is a function, and the file of the service that it is asked of.
+FILES = {
+    "smtp": "postfix",
+    "submission": "postfix",
+    "submissions": "postfix",
+    "relay": "nullclient",
+    "lmtp": "dovecot",
+    "imaps": "dovecot",
+    "login": "dovecot",
+    "managesieve": "dovecot",
+    "milter": "rspamd",
+    "redis": "redis",
+    "queue": "queue",
+}
+
+
 @cache
 def _kinds() -> dict[str, Callable[[int, dict[str, str]], None]]:
-    from . import filter, imap, queue, smtp
-
-    return {
-        "smtp": smtp.smtp,
-        "submission": smtp.submission,
-        "submissions": smtp.submissions,
-        "relay": smtp.relay,
-        "lmtp": smtp.lmtp,
-        "imaps": imap.imaps,
-        "login": imap.login,
-        "managesieve": imap.managesieve,
-        "milter": filter.milter,
-        "redis": filter.redis,
-        "queue": queue.queue,
-    }
+    return {kind: getattr(import_module(f".{file}", __package__), kind) for kind, file in FILES.items()}
 
 
 class ProbesFailed(AgentError):
@@ -205,8 +209,8 @@ def _is_lasting(said: Unsatisfied, probe: dict[str, Any]) -> bool:
 
 
 def _state(unit: str) -> dict[str, str]:
-    """ActiveState and Type; on Debian 12 postfix.service only stands for its instance `-`, which is the daemon."""
+    """ActiveState and Type; of the instance, where the unit only stands for that."""
     properties = "--property=ActiveState,SubState,Type"
-    shown = run("systemctl", "show", properties, unit, unit.replace(".", "@-."), check=False).stdout
+    shown = run("systemctl", "show", properties, unit, units.instance(unit), check=False).stdout
     own, instance = (dict(line.split("=", 1) for line in block.split()) for block in shown.split("\n\n"))
     return instance if own["SubState"] == "exited" else own

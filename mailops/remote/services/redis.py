@@ -1,11 +1,14 @@
-"""Redis: what it says of its own configuration."""
+"""Redis, as Rspamd opens it, and what it says of its configuration."""
 
 from __future__ import annotations
 
 import re
 
 from ..system.files import read
-from .checks import Options, said, without_a_word
+from . import conversation
+from .checks import said, without_a_word
+from .conversation import NotYet, Wrong
+from .daemons import Daemon, Options
 
 CONF = "/etc/redis/redis.conf"
 # A last directive that it cannot know.
@@ -13,6 +16,18 @@ END = "mailops-checked"
 WRONG = (">>>", "atal error", "failed to load")
 # The number of the process, the time.
 STAMP = re.compile(r"^\d*:[A-Z] .* [#*] ")
+
+
+def redis(port: int, options: dict[str, str]) -> None:
+    """A `line` over its Unix socket that has one right `answer`; and whoever asks it otherwise is let in."""
+    with conversation.unix(options["socket"]) as connection:
+        connection.say(options.get("line", "PING"))
+        answer = connection.line()
+        if answer.startswith("-LOADING"):
+            raise NotYet(answer)
+        if answer != options.get("answer", "+PONG"):
+            raise Wrong(answer)
+    conversation.must_let_in(options)
 
 
 def _settings(options: Options) -> str:
@@ -40,4 +55,5 @@ def objection(words: str, code: int) -> str:
     return "\n".join(STAMP.sub("", line) for line in wrong or lines) or without_a_word(code)
 
 
-CHECKS = (_settings,)
+# It says at every start that the kernel may run out of memory.
+DAEMON = Daemon(checks=(_settings,), chatter="Memory overcommit")

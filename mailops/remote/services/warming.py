@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import threading
 import time
-from importlib import import_module
 from typing import Any
+
+from . import daemons
 
 PATIENCE = 60.0  # seconds; whatever is not done by then the daemon does itself
 
 
 class Warming:
-    """Of each service with `warm`. A failure is none: the daemon then takes longer at its first start."""
+    """Of each service that has something to compute, and whose package has the name of its unit.
+
+    A failure is none: the daemon then takes longer at its first start.
+    """
 
     def __init__(self, services: list[dict[str, Any]]) -> None:
-        self._waiting = {service["unit"].removesuffix(".service") for service in services if service.get("warm")}
+        self._units = {service["unit"].removesuffix(".service"): service["unit"] for service in services}
         self._running: list[threading.Thread] = []
 
     def begin(self, package: str) -> None:
@@ -22,10 +26,9 @@ class Warming:
 
         (dpkg may tell of an architecture behind the name.)
         """
-        name = package.partition(":")[0]
-        if name in self._waiting:
-            self._waiting.remove(name)
-            thread = threading.Thread(target=import_module(f".{name}", __package__).warm, daemon=True)
+        unit = self._units.pop(package.partition(":")[0], "")
+        if work := daemons.of(unit).warm:
+            thread = threading.Thread(target=work, daemon=True)
             self._running.append(thread)
             thread.start()
 

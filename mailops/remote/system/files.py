@@ -106,7 +106,7 @@ def write_whole(path: str, content: bytes, mode: int, uid: int = 0, gid: int = 0
     """A new file, durable before this returns (fsync(2)), in the place of whatever stood there.
 
     Not atomic: for names that nobody reads yet, which a rename then puts in place. It is dated COOL seconds back:
-    every program of Postfix waits until a main.cf is older than a second or two, lest it be half written.
+    there are daemons that wait until a file is older than a second or two, lest it be half written.
     """
     remove(path)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)

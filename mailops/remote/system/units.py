@@ -58,11 +58,13 @@ def _parsed(units: list[str], text: str) -> dict[str, dict[str, str]]:
 
 
 def names(units: list[str]) -> dict[str, str]:
-    """Every name that the processes of `units` run under, and the unit that it stands for: Debian 12 runs Postfix's
-    daemons in an instance."""
-    return {
-        unit.replace(".service", suffix): unit for unit in units for suffix in (".service", "@-.service", ".socket")
-    }
+    """Every name that the processes of `units` run under, and the unit that it stands for."""
+    return {name: unit for unit in units for name in (unit, instance(unit), unit.replace(".service", ".socket"))}
+
+
+def instance(unit: str) -> str:
+    """Where Debian 12 runs a daemon that may run several times: the unit itself only stands for its instances."""
+    return unit.replace(".service", "@-.service")
 
 
 def unit_of(pid: int) -> str:
@@ -94,7 +96,7 @@ def at_boot(services: list[dict[str, Any]], dry_run: bool = False) -> list[str]:
 def touched(service: dict[str, Any], paths: list[str]) -> str:
     """What the changed `paths` ask of a service: "" for nothing, else "reload" or "restart"."""
     unit = service["unit"]
-    instances = unit.replace(".", "@.")  # on Debian 12 the daemons of Postfix run in one
+    instances = unit.replace(".", "@.")  # see `instance`
     own_unit = (f"{UNIT_FILES}/{unit}", f"{UNIT_FILES}/{unit}.d/", f"{UNIT_FILES}/{instances}.d/")
     if any(path.startswith(own_unit) for path in paths):
         return "restart"

@@ -14,10 +14,10 @@ from ..accounts import database, senders
 from ..changes import rollback
 from ..changes.run import Run
 from ..link import Console
+from ..services import daemons
 from ..shared.errors import FAILED, LOCKED, AgentError
 from ..system import lock
 from ..system import units as services
-from ..system.shell import run as run_program
 from . import conf, owners, vault
 
 A_RUNS_END = 10.0  # seconds that a run has to note that the vault is gone
@@ -58,7 +58,7 @@ def unlock(args: dict[str, Any], link: Any) -> dict[str, Any]:
         rollback.prove(run)
         run.examine(machine.manifest())
         if run.changes:
-            run_program("postqueue", "-f", check=False)  # what waited for the vault need not wait for its next turn
+            daemons.resume(service["unit"] for service in machine.manifest()["services"])
     return run.result(changed=bool(run.changes))
 
 

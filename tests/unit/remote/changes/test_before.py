@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from mailops.remote.changes import before, generations
+from mailops.remote.services import postfix
 from mailops.remote.shared.errors import AgentError
-from mailops.remote.system import dpkg
+from mailops.remote.system import dpkg, shell
 
 
 def md5(text: bytes) -> str:
@@ -21,7 +22,7 @@ def md5(text: bytes) -> str:
 def said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """By command, what programs say; the machine lies below tmp_path, and is not ours yet."""
     answers: dict[str, str] = {}
-    monkeypatch.setattr(before, "_said", lambda *command: answers.get(" ".join(command), ""))
+    monkeypatch.setattr(shell, "answer", lambda *command: answers.get(" ".join(command), ""))
     monkeypatch.setattr(before, "MAIL", str(tmp_path / "mail"))
     monkeypatch.setattr(before, "ALIASES", str(tmp_path / "aliases"))
     monkeypatch.setattr(before, "FORWARDS", (str(tmp_path / "home/*/.forward"),))
@@ -42,7 +43,7 @@ def wanted(tmp_path: Path, **contents: str) -> dict[str, Any]:
         {"path": str(tmp_path / name), "sha256": hashlib.sha256(text.encode()).hexdigest()}
         for name, text in contents.items()
     ]
-    return {"files": files, "packages": ["dovecot-core"]}
+    return {"files": files, "services": [{"unit": "dovecot.service"}, {"unit": "postfix.service"}]}
 
 
 def test_files_that_somebody_has_made_are_named_with_the_place_where_they_are_kept(
@@ -78,7 +79,7 @@ def test_mailboxes_are_named_and_left(tmp_path: Path, said: dict[str, str]) -> N
 def test_mail_that_waits_in_a_queue_elsewhere_is_counted(
     tmp_path: Path, said: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(before, "SPOOL", str(tmp_path / "spool"))
+    monkeypatch.setattr(postfix, "QUEUE", str(tmp_path / "spool"))
     for place in ("spool/deferred/A/A1", "elsewhere/deferred/A/A1", "elsewhere/hold/B2", "elsewhere/pid/master.pid"):
         (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / place).touch()
@@ -94,8 +95,8 @@ def test_a_program_that_hangs_or_is_not_there_keeps_nobody_waiting(monkeypatch: 
     def hangs(*command: str, **_: Any) -> Any:
         raise AgentError(f"{command[0]} did not end")
 
-    monkeypatch.setattr(before, "run", hangs)
-    assert before._said("doveconf", "-n") == ""
+    monkeypatch.setattr(shell, "run", hangs)
+    assert shell.answer("doveconf", "-n") == ""
 
 
 def test_who_had_mail_sent_on_is_told_that_it_ends(tmp_path: Path, said: dict[str, str]) -> None:

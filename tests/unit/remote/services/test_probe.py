@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from mailops.remote.services import conversation, filter, imap, probe, smtp
+from mailops.remote.services import conversation, dovecot, postfix, probe, redis, rspamd, smtp
 from mailops.remote.services.conversation import NotYet, Silence, Wrong
+from mailops.remote.system import shell
 
 EHLO = "250-mail.example.test\r\n250 8BITMIME\r\n"
 
@@ -187,7 +188,7 @@ def test_whatever_a_probe_stumbles_over_is_a_reason(monkeypatch: pytest.MonkeyPa
 
 def test_a_milter_negotiates(daemon: Callable[..., Daemon]) -> None:
     there = daemon(b"", struct.pack("!IcIII", 13, b"O", 6, 0, 0))
-    filter.milter(0, {"incoming": there.path})
+    rspamd.milter(0, {"incoming": there.path})
     assert there.heard[0] == struct.pack("!IcIII", 13, b"O", 6, 0x1FF, 0x1FFFFF)
 
 
@@ -202,13 +203,13 @@ def test_a_milter_negotiates(daemon: Callable[..., Daemon]) -> None:
 def test_what_is_no_milter(daemon: Callable[..., Daemon], answer: bytes, reason: str) -> None:
     there = daemon(answer)
     with pytest.raises(Wrong, match=reason):
-        filter.milter(0, {"incoming": there.path})
+        rspamd.milter(0, {"incoming": there.path})
 
 
 def test_each_milter_is_asked(daemon: Callable[..., Daemon]) -> None:
     there = daemon(b"", struct.pack("!IcIII", 13, b"O", 6, 0, 0))
     with pytest.raises(Silence, match="nobody answers at /nothere"):
-        filter.milter(0, {"incoming": there.path, "outgoing": "/nothere"})
+        rspamd.milter(0, {"incoming": there.path, "outgoing": "/nothere"})
 
 
 @pytest.mark.parametrize(
@@ -217,18 +218,18 @@ def test_each_milter_is_asked(daemon: Callable[..., Daemon]) -> None:
 def test_redis(daemon: Callable[..., Daemon], answer: bytes, kind: type[Exception]) -> None:
     there = daemon(b"", answer)
     with pytest.raises(kind, match=answer.decode().strip()):
-        filter.redis(0, {"socket": there.path})
+        redis.redis(0, {"socket": there.path})
     assert there.heard[0] == b"PING\r\n"
 
 
 def test_a_socket_that_is_not_there_is_silence() -> None:
     with pytest.raises(Silence, match="nobody answers at /nothere"):
-        filter.redis(0, {"socket": "/nothere"})
+        redis.redis(0, {"socket": "/nothere"})
 
 
 def lmtp(there: Daemon, database: str = "") -> None:
     options = {"socket": there.path, "recipient": "a@example.test", "database": database}
-    smtp.lmtp(0, options)
+    dovecot.lmtp(0, options)
 
 
 HELLO = (b"220 mail LMTP\r\n", b"250-mail\r\n250 8BITMIME\r\n", b"250 2.1.0 Ok\r\n")
@@ -273,7 +274,7 @@ def test_lmtp_that_cannot_deliver(daemon: Callable[..., Daemon], answers: list[b
     ],
 )
 def test_which_replies_pass_with_time(code: int, text: str, kind: type[Exception], accused: str) -> None:
-    refusal = smtp._refusal("RCPT", code, text)
+    refusal = smtp.refusal("RCPT", code, text)
     assert type(refusal) is kind
     assert refusal.accused == accused
 
@@ -295,8 +296,8 @@ def test_only_a_network_of_ones_own_makes_one_trusted(
     class Said:
         stdout = f"{networks}\n"
 
-    monkeypatch.setattr(smtp, "run", lambda *command, check: Said)
-    assert smtp._is_trusted("10.1.2.3") is trusted
+    monkeypatch.setattr(shell, "run", lambda *command, check: Said)
+    assert postfix._is_trusted("10.1.2.3") is trusted
 
 
 @pytest.fixture
@@ -308,7 +309,7 @@ def login(monkeypatch: pytest.MonkeyPatch, daemon: Callable[..., Daemon]) -> Cal
         monkeypatch.setattr(conversation, "nobody", lambda port: conversation.unix(there.path))
         monkeypatch.setattr(conversation.Conversation, "start_tls", lambda self: None)
         monkeypatch.setattr("mailops.remote.services.daemon_log.since_reload", lambda unit: list(log))
-        imap.login(993, {})
+        dovecot.login(993, {})
 
     return ask
 

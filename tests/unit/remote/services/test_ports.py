@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from mailops.remote.services import ports
 from mailops.remote.shared.errors import AgentError
-from mailops.remote.system import dpkg, ports
+from mailops.remote.system import dpkg
 from mailops.remote.system import units as services
 
 WANTED: dict[str, Any] = {
@@ -53,7 +54,7 @@ class Machine:
             (root / f"{package}.list").write_text("".join(f"/usr/lib/systemd/system/{unit}\n" for unit in units))
         patch.setattr(dpkg, "STATUS", str(root / "status"))
         patch.setattr(ports, "LISTS", str(root))
-        patch.setattr(ports, "QUEUES", {"courier": (f"{root}/queue/C*", "", ("courier", "flush"))})
+        patch.setattr(ports, "QUEUES", {"courier": (f"{root}/queue/C*", "", (("courier", "flush"),))})
         patch.setattr(ports, "_sockets", lambda wanted: {str(port): port for port in self.holders if port in wanted})
         patch.setattr(ports, "_processes", lambda sockets: [(port, port) for port in sockets.values()])
         patch.setattr(ports, "_socket_unit", lambda port: "courier-imap.socket")

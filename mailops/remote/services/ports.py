@@ -13,25 +13,25 @@ import os
 from typing import Any, NamedTuple
 
 from ..shared.errors import AgentError
-from . import dpkg
-from . import units as services
-from .shell import run
+from ..system import dpkg
+from ..system import units as services
+from ..system.shell import run
 
 LISTS = "/var/lib/dpkg/info"  # which files each package has brought
 LISTEN = "0A"  # the kernel's TCP_LISTEN
 MAIL = {"mail-transport-agent", "imap-server", "pop3-server"}  # what Debian's packages of mail servers provide
 # Where other mail servers keep what they have not delivered yet (a file for each message), and what sends it now.
 QUEUES = {
-    "exim4": ("/var/spool/exim4/input/*-H", "/var/spool/exim4/input/?/*-H", ("exim4", "-qf")),
+    "exim4": ("/var/spool/exim4/input/*-H", "/var/spool/exim4/input/?/*-H", (("exim4", "-qf"),)),
     "sendmail": (
         "/var/spool/mqueue/qf*",
         "/var/spool/mqueue-client/qf*",
-        ("sh", "-c", "sendmail-mta -Ac -q; sendmail-mta -q"),
+        (("sendmail-mta", "-Ac", "-q"), ("sendmail-mta", "-q")),
     ),
-    "nullmailer": ("/var/spool/nullmailer/queue/*", "/var/spool/nullmailer/failed/*", ("nullmailer-send", "-s")),
-    "dma": ("/var/spool/dma/Q*", "", ("dma", "-q1")),
-    "opensmtpd": ("/var/spool/smtpd/queue/*/*", "", ("smtpctl", "schedule", "all")),
-    "courier": ("/var/lib/courier/msgs/*/C*", "/var/lib/courier/tmp/*/C*", ("courier", "flush")),
+    "nullmailer": ("/var/spool/nullmailer/queue/*", "/var/spool/nullmailer/failed/*", (("nullmailer-send", "-s"),)),
+    "dma": ("/var/spool/dma/Q*", "", (("dma", "-q1"),)),
+    "opensmtpd": ("/var/spool/smtpd/queue/*/*", "", (("smtpctl", "schedule", "all"),)),
+    "courier": ("/var/lib/courier/msgs/*/C*", "/var/lib/courier/tmp/*/C*", (("courier", "flush"),)),
 }
 FLUSH = "60"  # seconds
 # A process that has just ended; systemd's, on their way to become a program: they have its sockets for a moment.
@@ -184,9 +184,9 @@ def _waiting() -> dict[str, list[str]]:
 
 
 def _send(waiting: dict[str, list[str]]) -> None:
-    for name in waiting:
+    for command in (command for name in waiting for command in QUEUES[name][2]):
         with contextlib.suppress(AgentError):  # what becomes of it the queue tells
-            run("timeout", FLUSH, *QUEUES[name][2], check=False, timeout=None)
+            run("timeout", FLUSH, *command, check=False, timeout=None)
 
 
 def _messages(paths: list[str]) -> str:

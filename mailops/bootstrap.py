@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 from mailops import cache, fleet, secrets
 from mailops.errors import BAD_INPUT, DIFFERENT, DISTRUSTED, MailopsError
 from mailops.manifest import File, Manifest
-from mailops.roles import MADE
+from mailops.roles import MADE, runs
 from mailops.services.compose import manifest_for
 from mailops.site.model import Host, Site
 from mailops.ssh.machine import Answers, BareMachine, Listener, Machine
@@ -57,7 +57,7 @@ class Rendering:
         return self.render(facts)
 
     def render(self, facts: dict[str, Any]) -> dict[str, Any]:
-        if self.host.role == "mailnull":
+        if runs(self.host.role, "nullclient"):
             facts = facts | {"mailhost_certificate": self._certificate() or facts["mailhost_certificate"]}
         self.manifest = manifest_for(self.site, self.host, facts, secrets.resolve)
         return self.manifest.to_json()
@@ -90,7 +90,7 @@ class Rendering:
     def _asks_a_person(self) -> bool:
         """Whether making the manifest means to ask for a password: not before the machine wants it."""
         relay = [user.pw for user in self.site.mail_users if user.email == self.site.relay_email]
-        return self.host.role == "mailnull" and any(pw.kind == "prompt" for pw in relay)
+        return runs(self.host.role, "nullclient") and any(pw.kind == "prompt" for pw in relay)
 
     def _certificate(self) -> str:
         """What the mailhost serves, for its null clients to verify; "" when it cannot be asked now."""

@@ -39,6 +39,11 @@ ROLES = {
 MADE = tuple(name for name, role in ROLES.items() if role.services)
 
 
+def runs(role: str, service: str) -> bool:
+    """Whether machines of that role have the service; "" is no role."""
+    return role in ROLES and service in ROLES[role].services
+
+
 def having(service: str) -> tuple[str, ...]:
     """The roles with that service: those that a task about it is for."""
     return tuple(name for name, role in ROLES.items() if service in role.services)

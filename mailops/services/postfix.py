@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from mailops.manifest import Check, Probe, Unit, User
+from mailops.roles import runs
 from mailops.services import accounts, certificate, dovecot, queue
 from mailops.services.service import LOCAL, At, Service, Tie
 from mailops.site.model import Host, Site
@@ -46,7 +47,7 @@ def _units(release: int) -> tuple[str, ...]:
 
 def _names(at: At) -> dict[str, Any]:
     site = at.site
-    others = [other for other in site.hosts.values() if other.role != "mailhost"]
+    others = [other for other in site.hosts.values() if runs(other.role, "nullclient")]
     relays = {site.name_of(other): site.seen_by(other).relay_email for other in others}
     host_names = [name for name in (site.mail_server_hostname,) if name not in site.mail_domains] + [*relays]
     at_home = {name for host in site.hosts.values() for name in site.own_names(host)}

@@ -10,7 +10,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from mailops.roles import ROLES
+from mailops.roles import ROLES, runs
 from mailops.site import forms, rules, values
 from mailops.site.model import (
     HOST_KEYS,
@@ -179,7 +179,7 @@ def _read_host_override(
     from mailops.site import override
 
     key, role, own = f"{key}.override", found.get("role", ""), {}
-    if isinstance(table, dict) and role in ("mailnull", ""):
+    if isinstance(table, dict) and (not role or runs(role, "nullclient")):
         own = {name: table[name] for name in MAILNULL_KEYS if name in table}
         table = {name: value for name, value in table.items() if name not in own}
     read_ = {name: SITE_FORMS[name].read(value, values.dotted(key, name), problems) for name, value in own.items()}

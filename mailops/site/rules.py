@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
+from mailops.roles import having, runs
 from mailops.site.values import dotted, quoted
 
 if TYPE_CHECKING:
@@ -168,7 +169,7 @@ def _relay_account_exists(site: Site) -> Found:
     for key, email in _overridden(site, "relay_email"):
         if email not in users:
             yield key, f"{quoted(email)} is not among mail_users, and the machine logs in with it; add it there"
-    relaying = [host for host in site.hosts.values() if host.role == "mailnull"]
+    relaying = [host for host in site.hosts.values() if runs(host.role, "nullclient")]
     names = [host.name for host in relaying if "relay_email" not in host.override]
     if names and site.relay_email not in users:
         email = quoted(site.relay_email)
@@ -179,8 +180,8 @@ def _senders_are_ours(site: Site) -> Found:
     """What a null client may write as is an address of ours, or somebody else would get its bounces."""
     for host in site.hosts.values():
         key = f"{dotted('hosts', host.name)}.senders"
-        if host.senders and host.role != "mailnull":
-            yield key, f"is for a mailnull, and {host.name} is a {host.role}; leave it out"
+        if host.senders and not runs(host.role, "nullclient"):
+            yield key, f"is for a {' or a '.join(having('nullclient'))}, and {host.name} is a {host.role}; leave it out"
         for number, email in enumerate(host.senders, 1):
             domain = email.rpartition("@")[2]
             if domain and domain not in site.mail_domains:

@@ -14,6 +14,8 @@ import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mailops.remote.shared.stored import FORMAT, numbered
+
 if TYPE_CHECKING:
     from mailops.site.model import Host, Site
 
@@ -65,7 +67,7 @@ def recall(kind: str, name: str) -> dict[str, Any] | None:
         known = json.loads((place / f"{name}.json").read_bytes()) if place else None
     except (OSError, ValueError, RecursionError):
         return None
-    return known if isinstance(known, dict) else None
+    return known if isinstance(known, dict) and known.pop("format", 0) == FORMAT else None
 
 
 def keep(kind: str, name: str, note: dict[str, Any]) -> None:
@@ -73,7 +75,7 @@ def keep(kind: str, name: str, note: dict[str, Any]) -> None:
     if place := folder(kind):
         with contextlib.suppress(OSError):
             new = place / f"{name}.{os.getpid()}"
-            new.write_text(json.dumps(note))
+            new.write_text(json.dumps(numbered(note)))
             new.replace(place / f"{name}.json")
 
 

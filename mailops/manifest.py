@@ -11,6 +11,8 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from mailops.remote.shared.stored import numbered
+
 
 class User(NamedTuple):
     """A system account or, with `groups` alone, the groups an existing account must be in."""
@@ -149,7 +151,7 @@ class Manifest(NamedTuple):
 
     def to_json(self) -> dict[str, Any]:
         """The manifest as plain JSON types; file contents stay behind, their SHA-256 goes."""
-        data: dict[str, Any] = _plain(self)
+        data: dict[str, Any] = numbered(_plain(self))
         for file, plain in zip(self.files, data["files"], strict=True):
             del plain["content"]
             plain["sha256"] = file.digest

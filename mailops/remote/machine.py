@@ -8,6 +8,7 @@ import threading
 from typing import Any
 
 from .shared.errors import LOCKED, AgentError
+from .shared.stored import lift
 from .system.files import read_json
 
 STATE = "/var/lib/mailops"
@@ -41,12 +42,12 @@ def manifest() -> dict[str, Any]:
     data: dict[str, Any] | None = read_json(MANIFEST, f"as root there: rm {MANIFEST}; then fab -H NAME bootstrap")
     if data is None:
         raise AgentError("this machine is not set up yet", hint="fab -H NAME bootstrap")
-    return data
+    return lift("manifest", data)
 
 
 def other_release(applied: dict[str, Any]) -> str:
     """What to tell a person when Debian was upgraded since the files of the manifest `applied` were made; else ""."""
-    made_for, now = applied.get("release"), facts()["release"]
+    made_for, now = applied["release"], facts()["release"]
     if made_for in (None, now):
         return ""
     return f"this machine runs Debian {now}, and the configuration is for Debian {made_for}"
@@ -54,15 +55,15 @@ def other_release(applied: dict[str, Any]) -> str:
 
 def vault_is_open(applied: dict[str, Any]) -> bool:
     """Whether the vault's filesystem is mounted and alive. AgentError (5) when it does not answer."""
-    vault = applied.get("vault")
+    vault = applied["vault"]
     if not vault:
         return True
-    return all(is_mounted(place) or place == vault.get("queue") for place in places(vault))
+    return all(is_mounted(place) or place == vault["queue"] for place in places(vault))
 
 
 def places(vault: dict[str, Any]) -> list[str]:
     """Where an open vault is mounted: the queue in it has a place of its own, which is mounted while mail runs."""
-    return [place for place in (vault["mountpoint"], vault.get("queue")) if place]
+    return [place for place in (vault["mountpoint"], vault["queue"]) if place]
 
 
 def is_mounted(mountpoint: str) -> bool:

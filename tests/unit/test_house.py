@@ -91,7 +91,8 @@ def test_what_both_halves_share_knows_nothing_else() -> None:
 
 # The floors of the house, from the ground up. A file imports what is of its own room, or lies on a lower floor.
 LAPTOP = """
-    errors roles manifest printable remote __init__
+    errors roles printable remote __init__
+    manifest
     site
     secrets cache
     screen ssh services

@@ -18,6 +18,7 @@ from typing import Any
 
 from ..machine import MANIFEST, STATE
 from ..shared.errors import AgentError
+from ..shared.stored import lift, numbered
 from ..system.files import State, digest, read, read_json, write_whole
 from ..system.shell import sync_directory, write_atomic
 
@@ -28,7 +29,7 @@ ORIGINS = f"{STATE}/origins.json"
 KEPT = 50  # the latest so many; the active one stays, however old it is
 
 Record = dict[str, Any]
-EMPTY: Record = {"number": 0, "files": {}, "locals": {}, "proven": False}
+EMPTY: Record = {"number": 0, "parent": None, "files": {}, "locals": {}, "replaced": {}, "proven": False}
 
 
 def path(number: int) -> str:
@@ -51,7 +52,7 @@ def load(number: int) -> Record:
     if record is None:
         known = ", ".join(map(str, numbers())) or "none"
         raise AgentError(f"there is no generation {number} here", f"there are: {known}", code=2)
-    return record
+    return lift("generation", record)
 
 
 def active() -> Record:
@@ -63,7 +64,7 @@ def active() -> Record:
     record: Record | None = read_json(path(number), anew)
     if record is None:
         raise AgentError(f"{path(number)}, the active generation, is gone", anew)
-    return record
+    return lift("generation", record)
 
 
 def every() -> list[Record]:
@@ -76,14 +77,15 @@ def every() -> list[Record]:
 
 
 def origins() -> dict[str, State]:
-    found: dict[str, State] = read_json(ORIGINS, f"what stood there before mailops is not known: rm {ORIGINS}") or {}
+    stored = read_json(ORIGINS, f"what stood there before mailops is not known: rm {ORIGINS}") or {}
+    found: dict[str, State] = lift("origins", stored)["paths"]
     return found
 
 
 def remember_origins(taken: dict[str, State]) -> None:
     """Keep what stood at paths that mailops takes over now; a path that it had left before counts anew."""
     if taken:
-        write_atomic(ORIGINS, json.dumps(origins() | taken).encode(), 0o600)
+        write_atomic(ORIGINS, json.dumps(numbered({"paths": origins() | taken})).encode(), 0o600)
 
 
 def store(content: bytes) -> str:
@@ -108,25 +110,24 @@ def manifest(record: Record) -> dict[str, Any]:
     text = content(record["files"].get(MANIFEST))
     if text is None:
         raise AgentError(f"the manifest of generation {record['number']} is not kept here any more")
-    found: dict[str, Any] = json.loads(text)
-    return found
+    return lift("manifest", json.loads(text))
 
 
 def write_record(target: str, record: Record) -> None:
     os.makedirs(RECORDS, mode=0o700, exist_ok=True)
-    write_whole(target, json.dumps(record).encode(), 0o600)
+    write_whole(target, json.dumps(numbered(record)).encode(), 0o600)
     sync_directory(RECORDS)
 
 
 def mark_proven(record: Record, proven: bool = True) -> None:
-    write_atomic(path(record["number"]), json.dumps(record | {"proven": proven}).encode(), 0o600)
+    write_atomic(path(record["number"]), json.dumps(numbered(record | {"proven": proven})).encode(), 0o600)
 
 
 def proven_before(record: Record) -> Record | None:
     """The latest one that is known to work and that `record` came from; else the latest of all that work."""
     proven = {found["number"]: found for found in every() if found["proven"] and found["number"] != record["number"]}
-    parents = {found["number"]: found.get("parent") for found in every()}
-    number, seen = record.get("parent"), set()
+    parents = {found["number"]: found["parent"] for found in every()}
+    number, seen = record["parent"], set()
     while number and number not in proven and number not in seen:
         seen.add(number)
         number = parents.get(number)
@@ -151,5 +152,5 @@ def prune() -> None:
 
 
 def _contents_of(record: Record) -> set[str]:
-    states = [*record["files"].values(), *record.get("replaced", {}).values()]
+    states = [*record["files"].values(), *record["replaced"].values()]
     return {state[key] for state in states if state for key in ("sha256", "base") if key in state}

@@ -13,6 +13,8 @@ import os
 from collections import deque
 from typing import Any
 
+from ..shared.stored import lift, numbered
+
 FOLDER = "/var/log/mailops"
 PATH = f"{FOLDER}/history.jsonl"
 PRIVATE = ("accounts", "dkim")  # rooms whose lines name domains and people
@@ -22,7 +24,8 @@ LARGEST = 1 << 20  # bytes; the diary before that is kept beside it
 
 def call(args: dict[str, Any], link: Any) -> dict[str, Any]:
     """The agent call behind `fab history`: the last `count` entries, oldest first."""
-    return {"entries": entries(int(args["count"]))}
+    found = entries(int(args["count"]))
+    return {"entries": [{key: value for key, value in entry.items() if key != "format"} for entry in found]}
 
 
 def entries(count: int) -> list[dict[str, Any]]:
@@ -32,7 +35,7 @@ def entries(count: int) -> list[dict[str, Any]]:
             for line in file:
                 with contextlib.suppress(ValueError):  # a line that a power cut left half written
                     last.append(json.loads(line))
-    return [entry for entry in last if isinstance(entry, dict)]
+    return [lift("entry", entry) for entry in last if isinstance(entry, dict)]
 
 
 def append(entry: dict[str, Any], changes: dict[str, list[str]]) -> None:
@@ -41,7 +44,7 @@ def append(entry: dict[str, Any], changes: dict[str, list[str]]) -> None:
 
     changed = {room: len(lines) if room in PRIVATE else lines for room, lines in changes.items()}
     why = re.sub(LOCAL_PART, "…@", entry["why"])
-    line = json.dumps(entry | {"why": why, "changed": changed}) + "\n"
+    line = json.dumps(numbered(entry) | {"why": why, "changed": changed}) + "\n"
     with contextlib.suppress(OSError):
         _make_folder()
         if os.path.exists(PATH) and os.path.getsize(PATH) > LARGEST:

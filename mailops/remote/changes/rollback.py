@@ -107,7 +107,7 @@ def _earlier(active: Record, number: int | None) -> Record:
         earlier = [known for known in generations.numbers() if known < active["number"]]
         if not earlier:
             raise AgentError("there is no earlier generation here", "fab generations", 2)
-        number = active["parent"] if active.get("parent") in earlier else earlier[-1]
+        number = active["parent"] if active["parent"] in earlier else earlier[-1]
     if number == active["number"]:
         raise AgentError(f"generation {number} is the active one", "fab generations lists the others", 2)
     return generations.load(number)
@@ -116,7 +116,7 @@ def _earlier(active: Record, number: int | None) -> Record:
 def _change(active: Record, target: Record, opened: bool) -> Change:
     """What has to become of which path, the hand-edited ones included."""
     origins = generations.origins()
-    inside = (machine.manifest().get("vault") or {}).get("mountpoint", "/nowhere") + "/"
+    inside = (machine.manifest()["vault"] or {}).get("mountpoint", "/nowhere") + "/"
     change = Change({}, {}, _content)
     for path in sorted({*active["files"], *target["files"]}):
         after = _state(target, path, origins)

@@ -118,7 +118,7 @@ class Run:
                 running = services.running(applied)
                 applied = [service for service in applied if service["unit"] in running]
             else:  # a first bootstrap: what it had started does not go on with Debian's own files
-                applied, running = journal.get("services", []), journal.get("running", [])
+                applied, running = journal["services"], journal["running"]
             _leave_to(applied, running, paths)
         transaction.forget()
         history.append(past | {"outcome": "undone", "why": "it was interrupted"}, {})
@@ -312,7 +312,7 @@ def lines(changes: dict[str, State]) -> list[str]:
 
 def is_hidden(journal: dict[str, Any]) -> bool:
     """Whether a part of the journal's paths lies in a vault that is locked."""
-    mountpoint = journal.get("vault", "")
+    mountpoint = journal["vault"]
     inside = any(path.startswith(f"{mountpoint}/") for path in journal["paths"]) if mountpoint else False
     return inside and not machine.is_mounted(mountpoint)
 

@@ -22,6 +22,7 @@ from typing import Any
 from ..machine import STATE
 from ..services import daemons
 from ..shared.errors import AgentError
+from ..shared.stored import lift, numbered
 from ..system.files import Change, State, observe, read_json, remove, same, write_whole
 from ..system.shell import sync_directory, write_atomic
 from . import generations
@@ -35,7 +36,7 @@ Journal = dict[str, Any]
 def pending() -> Journal | None:
     """The journal of a run that is under way or was cut short."""
     journal: Journal | None = read_json(JOURNAL, REMEDY)
-    return journal
+    return lift("journal", journal) if journal else None
 
 
 def is_its_work(path: str, now: State) -> bool:
@@ -51,7 +52,7 @@ def prepare(change: Change, record: dict[str, Any], run: dict[str, Any], amend: 
     active stays. `run` is kept for whoever has to undo it. The contents of the states must be in store.
     OSError, with everything as it was, when the disk is full.
     """
-    journal = run | {
+    journal = numbered(run) | {
         "paths": {path: {"before": change.before[path], "after": after} for path, after in change.after.items()},
         "number": record["number"],
         "amend": amend,

@@ -353,4 +353,4 @@ def _print_plan(name: str, result: dict[str, Any]) -> None:
 
         print(diffs.text(name, result["edited"]), end="")
     if result["locked"] and not result["new_vault"]:
-        print(f"{name}  the vault is locked: accounts, keys and sieve scripts in it were not compared")
+        print(f"{name}  the vault is locked: accounts, keys and files in it were not compared")

@@ -84,7 +84,7 @@ class Source(NamedTuple):
 
 
 class Vault(NamedTuple):
-    """The encrypted directory: gocryptfs keeps `cipherdir`, everyone else sees `mountpoint`.
+    """The encrypted directory: `cipherdir` is what is on the disk, everyone sees `mountpoint`.
 
     What it holds of the mail queue is shown at `queue` as well.
     """

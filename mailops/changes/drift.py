@@ -40,7 +40,7 @@ def _print(name: str, result: dict[str, Any]) -> None:
     if not result["files"]:
         print(f"{name}  every file is as mailops wrote it")
     if result["locked"]:
-        print(f"{name}  the vault is locked: the sieve scripts in it were not compared")
+        print(f"{name}  the vault is locked: the files in it were not compared")
     print(diffs.text(name, result["files"]), end="")
     for path in result["unpushed"]:
         print(f"{name}  {path} was changed and is not in use yet; next: fab -H {name} push")

@@ -41,8 +41,7 @@ def _lines(name: str, result: dict[str, Any]) -> list[str]:
     vault = result["vault"]
     if vault and "free" in vault:
         head += f"  vault {vault['free'] / GIB:.1f} GiB free"
-    if result.get("rspamd"):
-        head += f"  rspamd {result['rspamd']}"
+    head += "".join(f"  {package} {version}" for package, version in result.get("versions", {}).items())
     if result["state"] == "locked":
         task = "bootstrap" if result.get("upgraded") else "unlock"
         locked = f"{'':<12} the vault is locked, mail is off; next: fab -H {name} {task}"

@@ -17,9 +17,9 @@ from .certificates import certificate
 from .changes import before, drift, generations, rollback, sources, transaction, validate
 from .changes.candidate import Candidate, Reachable
 from .changes.run import Run, is_hidden, lines
-from .health import glance, mailboxes, relay
+from .health import glance, mailboxes
 from .machine import MANIFEST
-from .services import ports, srs
+from .services import ports, relay, srs
 from .services.warming import Warming
 from .shared.errors import AgentError
 from .system import dpkg, files, installed, packages, users

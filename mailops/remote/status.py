@@ -10,12 +10,11 @@ from . import machine
 from .certificates import certificate as certificates
 from .changes import drift, generations, sources, transaction
 from .health import look, swap
-from .services import probe
-from .services import queue as probe_queue
+from .services import daemons, probe
+from .services import queue as queues
 from .shared.errors import AgentError
 from .system import asleep, dpkg, lock
 from .system import units as services
-from .system.shell import run
 from .vault import conf
 
 CERTIFICATE = "/etc/mailops/tls/fullchain.pem"
@@ -36,8 +35,9 @@ def call(args: dict[str, Any], link: Any) -> dict[str, Any]:
     if opened:
         looked = look.begin(wanted)
         answers = probe.ask_all(asked) | asleep.told(wanted["services"]) | looked()
-    queue = _queue() if opened else None  # it lies in the vault
-    answers |= _left(queue or [], time.time())
+    queue = queues.listed() if opened else None  # it lies in the vault
+    if untouched := queues.untouched(queue or [], time.time(), look.LONG):
+        answers["queue"] = untouched
     active = generations.active()
     well = all(state == "active" for state in running.values()) and not any(answers.values())
     return {
@@ -50,9 +50,9 @@ def call(args: dict[str, Any], link: Any) -> dict[str, Any]:
         "services": running,
         "probes": answers,
         "queue": None if queue is None else len(queue),
-        "held": sum(folder == "hold" for folder, _, _ in queue or []),
+        "held": sum(message.folder == "hold" for message in queue or []),
         "uptime": _uptime(),
-        "rspamd": dpkg.version("rspamd"),
+        "versions": daemons.versions(service["unit"] for service in wanted["services"]),
         "generation": active["number"],
         "applied": active.get("when"),
         "busy": (busy := lock.holder()),
@@ -88,26 +88,6 @@ def _vault(wanted: dict[str, Any], opened: bool | None) -> dict[str, Any]:
         return told | {"answers": False}
     space = os.statvfs(wanted["mountpoint"])
     return told | {"free": space.f_bavail * space.f_frsize}
-
-
-def _queue() -> list[tuple[str, float, bool]]:
-    """(folder, since when, complete) of each message in Postfix's queue, while Postfix is down, too."""
-    folders = [f"{probe_queue.QUEUE}/{name}" for name in ("deferred", "active", "incoming", "hold", "maildrop")]
-    found = run("find", *folders, "-type", "f", "-printf", r"%H %C@ %m\n", check=False)
-    lines = map(str.split, found.stdout.splitlines())
-    return [(os.path.basename(folder), float(since), bool(int(mode, 8) & 0o100)) for folder, since, mode in lines]
-
-
-def _left(queue: list[tuple[str, float, bool]], now: float) -> dict[str, str]:
-    """What is wrong when nobody takes up new mail: that is a matter of a moment, or of a minute after the unlock."""
-    old = [
-        since
-        for folder, since, whole in queue
-        if folder in ("incoming", "maildrop")
-        if whole and since < now - look.LONG
-    ]
-    said = f"{len(old)} new in it that nobody takes up; next, as root there: systemctl restart postfix.service"
-    return {"queue": said} if old else {}
 
 
 def _state(unit: dict[str, str]) -> str:

@@ -114,7 +114,7 @@ def _overridden(site: Site, name: str) -> Iterator[tuple[str, str]]:
 
 
 def _aliases_hide_no_mailbox(site: Site) -> Found:
-    """Postfix looks for aliases first: a mailbox gets nothing unless its alias names it, too."""
+    """Aliases are looked for first: a mailbox gets nothing unless its alias names it, too."""
     users = {user.email for user in site.mail_users if user.email}
     kept = {alias.src for alias in site.mail_aliases if alias.src == alias.dst}
     told: set[str] = set()
@@ -129,7 +129,7 @@ def _aliases_hide_no_mailbox(site: Site) -> Found:
 def _aliases_end_somewhere(site: Site) -> Found:
     """No alias leads back to itself, system aliases included.
 
-    A mailbox that keeps a copy (an alias to itself) ends the way: Postfix expands it once, no further.
+    A mailbox that keeps a copy (an alias to itself) ends the way: it is expanded once, no further.
     """
     import graphlib
 
@@ -152,7 +152,7 @@ def _aliases_end_somewhere(site: Site) -> Found:
 
 
 def _without_detail(email: str) -> str:
-    """The address that Postfix tries next when user+detail@domain is not known itself."""
+    """The address that is tried next when user+detail@domain is not known itself."""
     local, at, domain = email.rpartition("@")
     return local.partition("+")[0] + at + domain
 

@@ -138,7 +138,7 @@ STATUS = record(
     {"generation": number(), "held": number(), "applied": maybe(WHEN), "now": WHEN, "certificate": certificates}
     | {"certificate_fault": listing(line(), 10), "packages": listing(line(), 20), "swap": listing(line(), 10)}
     | {"sources": listing(line(), 20), "held_packages": listing(PACKAGE, 20)}
-    | {"rspamd": line(), "upgraded": line()},
+    | {"versions": table(line(CELL), 20, name=PACKAGE), "upgraded": line()},
 )
 TOOK = real(-MAXIMUM_TIME)  # seconds; earlier versions took them from a clock that could be set back
 PAST = record(

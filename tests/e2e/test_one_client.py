@@ -258,7 +258,8 @@ def test_bdat_is_not_offered_by_debian_12(up: House) -> None:
 
 
 def test_status_names_the_release_of_rspamd_and_what_is_wrong_with_the_vault(up: House) -> None:
-    assert up.fab_json("-H", "mail", "status")["mail"]["rspamd"].startswith({12: "3.4", 13: "3.12"}[up.release])
+    versions = up.fab_json("-H", "mail", "status")["mail"]["versions"]
+    assert versions["rspamd"].startswith({12: "3.4", 13: "3.12"}[up.release])
     database = "/vault/db/mail.sqlite"
     up.run(
         "mail", f"cp -a {database} /vault/db/kept; dd if=/dev/urandom of={database} bs=1k seek=4 count=8 conv=notrunc"

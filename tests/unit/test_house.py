@@ -159,10 +159,10 @@ OWN_ROOMS = (
 )
 # What these do is done to or for a daemon, and nothing else: a vault of gocryptfs, passwords as Dovecot reads them,
 # keys that Rspamd signs with. A daemon in the place of that one would be another vault, other accounts.
-ABOUT = "accounts dkim health vault status"
+ABOUT = "accounts dkim vault"
+# Keys of hosts.toml that are about a daemon bear its name, and what an address is depends on who has to take it.
 KNOW_A_DAEMON = """
-    bootstrap changes.drift health.status manifest site.about site.model site.reader site.rules site.values
-    ssh.protocol tasks
+    site.about site.model site.reader site.rules site.values tasks
 """
 
 

@@ -14,11 +14,11 @@ from typing import Any
 from .. import dkim
 from ..accounts import database, senders
 from ..certificates import certificate
-from ..services import queue, srs
+from ..services import queue, relay, srs
 from ..shared.errors import AgentError
 from ..system import files
 from ..system.access import READ, obstacle
-from . import disks, mailboxes, relay, resolver
+from . import disks, mailboxes, resolver
 
 LONG = 300.0  # seconds; mail that waits is a matter of a moment, or of a minute after the unlock
 NULL = "/dev/null"

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib import import_module
 from typing import NamedTuple
 
+from ..system import dpkg
+
 # The file of a unit. What the files of others say is nobody's here, and nothing is special about it.
 FILES = {
     "postfix.service": "postfix",
@@ -33,6 +35,8 @@ class Daemon(NamedTuple):
     checks: tuple[Callable[[Options], str], ...] = ()
     # What it would compute at its very first start (see `warming`).
     warm: Callable[[], None] | None = None
+    # Its package, where a person wants to know which one it is.
+    package: str = ""
     # How its processes' names begin in the journal, which finds no unit for one that dies at once.
     processes: str = ""
     # In its log, what says nothing of a failure: our own questions, and what strangers leave behind on any day.
@@ -55,6 +59,12 @@ def of(unit: str) -> Daemon:
 
 def every() -> Iterator[Daemon]:
     return map(named, FILES.values())
+
+
+def versions(units: Iterable[str]) -> dict[str, str]:
+    """By package, those of the daemons of `units` that a person wants to know."""
+    packages = filter(None, (of(unit).package for unit in units))
+    return {package: version for package in packages if (version := dpkg.version(package))}
 
 
 def grammar(style: str) -> Grammar:

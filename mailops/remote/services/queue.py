@@ -12,7 +12,7 @@ import os
 import re
 import socket
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..system.access import ENTER, READ, WRITE, obstacle
 from ..system.shell import run
@@ -28,6 +28,14 @@ NO_FLAGS = b"flags\x000\x00\x00"  # what cleanup(8) is to do with the message th
 OWN = re.compile(
     r"dovecot-lmtp|mail transport unavailable|unknown mail transport|deferred transport|Server configuration error"
 )
+
+
+class Message(NamedTuple):
+    """As its file in the queue is."""
+
+    folder: str
+    since: float  # Unix time
+    complete: bool
 
 
 def queue(port: int, options: dict[str, str]) -> None:
@@ -131,3 +139,21 @@ def messages() -> list[dict[str, Any]]:
         with contextlib.suppress(ValueError):
             found.append(json.loads(line))
     return found
+
+
+def listed() -> list[Message]:
+    """Each message in the queue, while Postfix is down, too."""
+    folders = [f"{QUEUE}/{name}" for name in ("deferred", "active", "incoming", "hold", "maildrop")]
+    found = run("find", *folders, "-type", "f", "-printf", r"%H %C@ %m\n", check=False)
+    lines = map(str.split, found.stdout.splitlines())
+    return [
+        Message(os.path.basename(folder), float(since), bool(int(mode, 8) & 0o100)) for folder, since, mode in lines
+    ]
+
+
+def untouched(queue: list[Message], now: float, patience: float) -> str:
+    """What is wrong when nobody takes up new mail: that is a matter of a moment, or of a minute after the unlock."""
+    new = [message for message in queue if message.folder in ("incoming", "maildrop") and message.complete]
+    old = [message for message in new if message.since < now - patience]
+    said = f"{len(old)} new in it that nobody takes up; next, as root there: systemctl restart postfix.service"
+    return said if old else ""

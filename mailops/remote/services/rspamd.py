@@ -73,4 +73,10 @@ def _warm() -> None:
     os.unlink(WARM)
 
 
-DAEMON = Daemon(checks=(_settings,), warm=_warm, processes="rspamd", chatter="; map; .*cannot resolve")
+DAEMON = Daemon(
+    checks=(_settings,),
+    warm=_warm,
+    package="rspamd",  # there is a choice of two
+    processes="rspamd",
+    chatter="; map; .*cannot resolve",
+)

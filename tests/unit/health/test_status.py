@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mailops.health import status as screen
-from mailops.remote import status
+from mailops.remote.services import queue
 from mailops.remote.system import asleep, dpkg, units
 from tests.unit import pretend
 from tests.unit.ssh import hostile
@@ -23,9 +23,10 @@ def test_the_version_of_a_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_new_mail_that_nobody_takes_up_is_told() -> None:
-    queue = [("deferred", 0.0, True), ("incoming", 990.0, True), ("incoming", 0.0, False), ("maildrop", 0.0, True)]
-    assert status._left(queue[:3], 1000.0) == {}
-    assert status._left(queue, 1000.0)["queue"].startswith("1 new in it that nobody takes up")
+    found = [("deferred", 0.0, True), ("incoming", 990.0, True), ("incoming", 0.0, False), ("maildrop", 0.0, True)]
+    messages = [queue.Message(*message) for message in found]
+    assert queue.untouched(messages[:3], 1000.0, 300.0) == ""
+    assert queue.untouched(messages, 1000.0, 300.0).startswith("1 new in it that nobody takes up")
 
 
 @pytest.mark.parametrize(

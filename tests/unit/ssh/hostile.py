@@ -191,7 +191,7 @@ HONEST: dict[str, dict[str, Any]] = {
     | {"probes": {"smtp": ""}, "uptime": 10.5, "drift": ["/etc/x"], "busy": "", "interrupted": False}
     | {"generation": 1, "applied": 1.0, "now": 2.0, "certificate": PEM}
     | {
-        "rspamd": "3.12.1-1",
+        "versions": {"rspamd": "3.12.1-1"},
         "packages": ["dovecot-core is half-configured"],
         "sources": ["rspamd from https://x.test/"],
         "held_packages": ["rspamd"],

@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 
 from mailops.remote.accounts import senders
-from mailops.remote.health import disks, mailboxes, relay, resolver
+from mailops.remote.health import disks, mailboxes, resolver
 from mailops.remote.health import look as health
-from mailops.remote.services import queue, srs
+from mailops.remote.services import queue, relay, srs
 from mailops.remote.shared.errors import AgentError
 from mailops.remote.system import access
 

@@ -8,11 +8,11 @@ import os
 import time
 from typing import Any
 
-from ..services.queue import messages
 from ..system.files import read
 from ..system.shell import run
+from .queue import QUEUE, messages
 
-DEFERRED = "/var/spool/postfix/deferred"
+DEFERRED = f"{QUEUE}/deferred"
 LOGIN = "/etc/postfix/sasl_passwd"  # "[mail.example.test]:587 relay@example.test:password"
 CERTIFICATE = "/etc/mailops/mailhost.pem"
 PATIENCE = 5.0  # seconds for an answer

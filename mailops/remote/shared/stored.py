@@ -38,7 +38,6 @@ def _manifest_0(stored: Stored) -> Stored:
     """Some parts came one by one, before there were numbers."""
     lists: Stored = {name: [] for name in ("sources", "users", "directories", "certificates", "services", "probes")}
     lifted = lists | {"release": None, "vault": None, "accounts": None, "dkim": None} | stored
-    lifted["services"] = [service | {"warm": bool(service.get("warm"))} for service in lifted["services"]]
     lifted["probes"] = [{"when": "", "service": ""} | probe for probe in lifted["probes"]]
     lifted["directories"] = [{"mend": True} | directory for directory in lifted["directories"]]
     if lifted["vault"]:

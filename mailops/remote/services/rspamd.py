@@ -16,8 +16,8 @@ from .daemons import Daemon, Options
 VERSION, ALL_ACTIONS, ALL_STEPS = 6, 0x1FF, 0x1FFFFF
 NEGOTIATE, QUIT = b"O", b"Q"
 PROMPT = 5.0  # seconds; nothing is looked up for this answer
-# Debian's own places of the list of all top-level domains: of 12, and of 13.
-TOP_LEVEL_DOMAINS = tuple(f"/usr/share/{folder}/effective_tld_names.dat" for folder in ("publicsuffix", "rspamd"))
+# The list of all top-level domains: its own on Debian 12 and in its makers' package, another package's on 13.
+TOP_LEVEL_DOMAINS = tuple(f"/usr/share/{folder}/effective_tld_names.dat" for folder in ("rspamd", "publicsuffix"))
 CACHE = "/var/lib/rspamd"
 WARM = f"{RUN}/rspamd-warm.conf"
 

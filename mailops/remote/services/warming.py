@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 from . import daemons
@@ -28,7 +30,7 @@ class Warming:
         """
         unit = self._units.pop(package.partition(":")[0], "")
         if work := daemons.of(unit).warm:
-            thread = threading.Thread(target=work, daemon=True)
+            thread = threading.Thread(target=_try, args=(work,), daemon=True)
             self._running.append(thread)
             thread.start()
 
@@ -37,3 +39,8 @@ class Warming:
         deadline = time.monotonic() + PATIENCE
         for thread in self._running:
             thread.join(max(0.0, deadline - time.monotonic()))
+
+
+def _try(work: Callable[[], None]) -> None:
+    with contextlib.suppress(OSError):  # a full disk stops the run somewhere else
+        work()

@@ -23,7 +23,7 @@ _MASK = "*" * 8
 # Sentences of our own. They say nothing of a password, until a word of theirs is masked: then they say which one it is.
 OURS = (
     "wrong passphrase; the vault stays locked",
-    'try again; whoever has forgotten it sets a new one with the recovery key: README, "The vault"',
+    "try again; whoever has forgotten it sets a new one with the recovery key: docs/how-to/vault.md",
 )
 
 

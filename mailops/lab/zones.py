@@ -103,7 +103,7 @@ def mail(domain: str, mail_server: str) -> list[Record]:
 
 
 def senders(names: Iterable[str], mail_server: str, mail_domains: Iterable[str]) -> list[Record]:
-    """What machines have by their own names (README, "DNS records to publish"): they all send through `mail_server`,
+    """What machines have by their own names (docs/how-to/dns.md): they all send through `mail_server`,
     which takes the bounces for them."""
     others = [name for name in names if name not in set(mail_domains)]
     servers = {name: "a" if name == mail_server else f"a:{mail_server}" for name in others}

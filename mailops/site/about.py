@@ -35,7 +35,7 @@ SITE = {
     "sieve_root": About("where the site's sieve scripts lie, in the vault", "`/vault/sieve`"),
     "vault": About("the vault as the daemons see it", "`/vault`"),
     "vault_cipherdir": About("its encrypted form on the disk", "`/var/lib/mailops/vault`"),
-    "rspamd": About('`"debian"`, or `"upstream"` for the one of its makers; see [rspamd.md](rspamd.md)', '`"debian"`'),
+    "rspamd": About('`"debian"`, or `"upstream"` for that of its makers: [rspamd.md](how-to/rspamd.md)', '`"debian"`'),
     "rspamd_upstream": About(
         "where that comes from: `url`, `key`, `fingerprint`, `suite`", 'required with `rspamd = "upstream"`'
     ),

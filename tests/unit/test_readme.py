@@ -13,9 +13,11 @@ from invoke.parser import ParserContext
 from tasks import namespace
 
 PROJECT = Path(__file__).parents[2]
-DOCUMENTS = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/architecture.md", "docs/vault.md", "docs/move.md"]
-DOCUMENTS += ["docs/upgrade-debian.md", "docs/rspamd.md", "docs/reference.md", "SECURITY.md"]
-README = (PROJECT / "README.md").read_text(encoding="utf-8")
+DOCUMENTS = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md"]
+DOCUMENTS += sorted(path.relative_to(PROJECT).as_posix() for path in (PROJECT / "docs").rglob("*.md"))
+PAGES = [name.removeprefix("docs/") for name in DOCUMENTS if name.startswith("docs/") and name != "docs/README.md"]
+GUIDES = ["README.md", *(name for name in DOCUMENTS if name.startswith("docs/how-to/"))]
+INDEX = (PROJECT / "docs/README.md").read_text(encoding="utf-8")
 ARCHITECTURE = (PROJECT / "docs/architecture.md").read_text(encoding="utf-8")
 
 # `fab …` or `mailops …` in backticks, or in an indented line, where several may stand side by side.
@@ -67,8 +69,14 @@ def test_a_command_in_the_documents_exists(command: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(TASKS))
-def test_the_readme_tells_of_every_task(name: str) -> None:
-    assert re.search(rf"\b(fab|mailops) {re.escape(name)}\b", README)
+def test_the_readme_or_a_how_to_page_tells_of_every_task(name: str) -> None:
+    told = "".join((PROJECT / guide).read_text(encoding="utf-8") for guide in GUIDES)
+    assert re.search(rf"\b(fab|mailops) {re.escape(name)}\b", told)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_index_leads_to_every_page(page: str) -> None:
+    assert f"]({page})" in INDEX
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)

@@ -56,7 +56,7 @@ def way_back(vault: dict[str, Any]) -> str:
         odd = [path for path in (f"{folder}/{name}" for name in (CONF, NAMES)) if _is_odd(path)]
         away = f"mv {' '.join(odd)} /root/ && " if odd else ""
         return f"bring back the copy, as root there: {away}cp -p {COPY}/* {folder}/"
-    return "bring them back from a backup, or open the vault with its recovery key: see docs/vault.md"
+    return "bring them back from a backup, or open the vault with its recovery key: see docs/how-to/vault.md"
 
 
 def keep(vault: dict[str, Any]) -> None:

@@ -32,7 +32,7 @@ QUEUE_UNIT = "mailops-queue.service"  # shows the queue in it to Postfix; goes w
 PASSPHRASE = f"{RUN}/passphrase"  # a FIFO for root alone, there only while the unit starts
 WRONG_PASSPHRASE = 12  # gocryptfs(1), EXIT CODES
 WRONG = "wrong passphrase; the vault stays locked"  # both as in the laptop's half: mailops/secrets.py says why
-AGAIN = 'try again; whoever has forgotten it sets a new one with the recovery key: README, "The vault"'
+AGAIN = "try again; whoever has forgotten it sets a new one with the recovery key: docs/how-to/vault.md"
 FS_IOC_GETFLAGS, FS_IOC_SETFLAGS, FS_IMMUTABLE_FL = 0x80086601, 0x40086602, 0x10  # linux/fs.h
 MASTER_KEY = re.compile(r"[0-9a-f]{64}")
 

@@ -4,6 +4,9 @@
   may be left out, nothing in between: it takes every positional argument without a value for a missing one.
 * `fab rollback --help`: to Invoke, `--help` is the word that `rollback` waits for. So is a flag that does not exist.
 * A line that cannot be understood ends with code 2, and says where help is.
+
+So parts of Invoke's parser are replaced that no documentation speaks of, all of them here, in versions alone that the
+tests know. In another one, words that may be left out are flags: `fab rollback --to 5`.
 """
 
 from __future__ import annotations
@@ -12,12 +15,15 @@ import re
 import sys
 from typing import Any
 
+import invoke
 from invoke import Task
 from invoke.exceptions import Exit
 from invoke.parser.parser import ParseMachine
 
 from mailops.errors import BAD_INPUT, MailopsError
 
+TESTED = ("2.2",)  # versions of Invoke, up to their second number
+PRIVATE = ("complete_context", "handle", "error")  # of its ParseMachine
 SEEN = "a password in the command line is seen by everybody who runs ps, and stays in the shell's history"
 
 
@@ -30,6 +36,8 @@ class WordTask(Task):  # type: ignore[type-arg]
         for argument in arguments:
             parameter = parameters[argument.name]
             argument.may_be_missing = argument.positional and parameter.default is not parameter.empty
+            if argument.may_be_missing and not KNOWN:
+                argument.positional = False
         return arguments
 
 
@@ -87,8 +95,10 @@ def _let_go(context: Any) -> None:
 
 HELP = ("-h", "--help")
 ASK_FOR_A_PASSWORD = ("user.add", "user.passwd")
-_invokes_complete, _invokes_handle = ParseMachine.complete_context, ParseMachine.handle
-_invokes_error = ParseMachine.error
-ParseMachine.error = _error  # type: ignore[method-assign, assignment]
-ParseMachine.complete_context = _complete  # type: ignore[method-assign, assignment]
-ParseMachine.handle = _handle  # type: ignore[method-assign, assignment]
+KNOWN = ".".join(invoke.__version__.split(".")[:2]) in TESTED and all(hasattr(ParseMachine, name) for name in PRIVATE)
+if KNOWN:
+    _invokes_complete, _invokes_handle = ParseMachine.complete_context, ParseMachine.handle
+    _invokes_error = ParseMachine.error
+    ParseMachine.error = _error  # type: ignore[method-assign, assignment]
+    ParseMachine.complete_context = _complete  # type: ignore[method-assign, assignment]
+    ParseMachine.handle = _handle  # type: ignore[method-assign, assignment]

@@ -14,7 +14,7 @@ import paramiko
 from mailops import printable
 from mailops.errors import BAD_INPUT, UNREACHABLE, MailopsError
 from mailops.site.model import Host, Site
-from mailops.ssh import headstart, hostkeys, wire
+from mailops.ssh import eager, headstart, hostkeys, wire
 from mailops.ssh.background import Background
 
 REASON = 300  # characters of an error in which a server may have a say
@@ -37,7 +37,8 @@ class PinnedConnection(fabric.Connection):  # type: ignore[misc]
 
     def __init__(self, site: Site, host: Host, config: fabric.Config | None = None, **kwargs: Any) -> None:
         config = (config or fabric.Config()).clone()
-        self._set(site=site, machine=host, beginning=None)
+        for name, value in (("site", site), ("machine", host), ("beginning", None)):
+            object.__setattr__(self, name, value)  # ours, and not Fabric's, which would file it under its settings
         known = config.base_ssh_config.lookup(host.name)
         # A dictionary of its own: through a shared one, Fabric lets the keys of one host leak to the next.
         options: dict[str, Any] = dict(config.connect_kwargs) | TIMEOUTS | {"transport_factory": wire.Transport}
@@ -112,7 +113,7 @@ class PinnedConnection(fabric.Connection):  # type: ignore[misc]
                 self.transport.await_login()
                 return True
             except paramiko.AuthenticationException as refused:
-                self.transport.forget_channels()
+                eager.forget_channels(self.transport)
                 self._try_other_keys(refused)
                 return False
         except (OSError, paramiko.SSHException, EOFError) as error:
@@ -125,7 +126,7 @@ class PinnedConnection(fabric.Connection):  # type: ignore[misc]
         """
         agent_too, look = (bool(self.connect_kwargs.get(name, True)) for name in ("allow_agent", "look_for_keys"))
         try:
-            self.client._auth(self.user, None, None, [], agent_too, look, None)
+            eager.try_keys(self.client, self.user, agent_too, look)
         except paramiko.SSHException as error:
             raise refused if "No authentication methods" in str(error) else error from None
 
@@ -138,7 +139,7 @@ class PinnedConnection(fabric.Connection):  # type: ignore[misc]
     def _only_key(self) -> paramiko.PKey | None:
         """The key to try first, where there is one file and nothing else was asked for."""
         files = self.connect_kwargs["key_filename"]
-        if len(files) != 1 or {"pkey", "password", "passphrase"} & self.connect_kwargs.keys():
+        if not eager.known() or len(files) != 1 or {"pkey", "password", "passphrase"} & self.connect_kwargs.keys():
             return None
         try:
             return paramiko.PKey.from_path(files[0])

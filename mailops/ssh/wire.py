@@ -9,20 +9,20 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
 from typing import Any
 
 import paramiko
-from paramiko.auth_handler import AuthHandler
-from paramiko.common import MSG_CHANNEL_DATA, MSG_CHANNEL_EXTENDED_DATA, cMSG_CHANNEL_OPEN, cMSG_CHANNEL_REQUEST
+from paramiko.common import (
+    MSG_CHANNEL_DATA,
+    MSG_CHANNEL_EXTENDED_DATA,
+    MSG_CHANNEL_OPEN,
+    MSG_CHANNEL_WINDOW_ADJUST,
+)
 from paramiko.packet import Packetizer
 
+from mailops.ssh import eager
 from mailops.ssh.tcp import PromptSocket
 
-# OpenSSH's server numbers the channels of a connection from 0, and grants one 2 MiB as soon as its program runs.
-FIRST = 0
-CREDIT = 1 << 16  # bytes that are sent before we are told so; a tenth more than granted is forgiven
-PACKET = 1 << 15  # bytes in one message
 BANNER_TIMEOUT = 15  # seconds
 # A server that was taken over keeps to no rule, and Paramiko to no bound. Ours, in bytes:
 GREETING = 1 << 14  # of all that comes before SSH itself (RFC 4253, 4.2)
@@ -32,33 +32,68 @@ LARGEST = 1 << 18  # of one packet, as OpenSSH has it
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
 
 
-class _Packets(Packetizer):
-    """Packets of a size that a server may send."""
+class _Greeted:
+    """A socket, from which no more is read for a greeting than one may have."""
 
-    _greeting = GREETING
+    def __init__(self, sock: Any) -> None:
+        self.sock = sock
+        self.greeting = False
+        self.left = GREETING
 
-    def _read_timeout(self, timeout: float) -> bytes:
-        piece: bytes = super()._read_timeout(timeout)  # type: ignore[misc]
-        self._greeting -= len(piece)
-        if self._greeting < 0:
-            raise paramiko.SSHException("its greeting has no end")
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.sock, name)
+
+    def recv(self, size: int) -> bytes:
+        piece: bytes = self.sock.recv(size)
+        if self.greeting:
+            self.left -= len(piece)
+            if self.left < 0:
+                raise paramiko.SSHException("its greeting has no end")
         return piece
+
+
+class _Packets(Packetizer):
+    """Packets of a size that a server may send, and no more in channels than they were granted (RFC 4254, 5.2)."""
+
+    def __init__(self, sock: Any) -> None:
+        self.from_server = _Greeted(sock)
+        self.granted = 0  # bytes that may still come, on all channels
+        super().__init__(self.from_server)  # type: ignore[arg-type]
+
+    def readline(self, timeout: float) -> str:
+        self.from_server.greeting = True
+        try:
+            return super().readline(timeout)
+        finally:
+            self.from_server.greeting = False
 
     def read_all(self, n: int, check_rekey: bool = False) -> bytes:
         if n > LARGEST:
             raise paramiko.SSHException("it announces a packet that is too large")
         return super().read_all(n, check_rekey)
 
+    def send_message(self, data: Any) -> None:
+        """Notes what is granted before it is said; Paramiko says one thing at a time."""
+        message = paramiko.Message(data.asbytes())
+        kind = message.get_byte()[0]
+        if kind == MSG_CHANNEL_OPEN:
+            message.get_string()
+        if kind in (MSG_CHANNEL_OPEN, MSG_CHANNEL_WINDOW_ADJUST):
+            message.get_int()
+            self.granted += message.get_int()
+        super().send_message(data)
 
-def _bounded(feed: Callable[[Any, paramiko.Message], None]) -> Callable[[Any, paramiko.Message], None]:
-    """What a channel is sent and nobody has read yet is no more than was granted."""
-
-    def take(channel: Any, message: paramiko.Message) -> None:
-        feed(channel, message)
-        if len(channel.in_buffer) + len(channel.in_stderr_buffer) > 2 * channel.transport.default_window_size:
-            raise paramiko.SSHException("it sends more than it was granted")
-
-    return take
+    def read_message(self) -> tuple[int, paramiko.Message]:
+        kind, message = super().read_message()
+        if kind in (MSG_CHANNEL_DATA, MSG_CHANNEL_EXTENDED_DATA):
+            message.get_int()  # the channel
+            if kind == MSG_CHANNEL_EXTENDED_DATA:
+                message.get_int()  # of which kind: it is stderr
+            self.granted -= message.get_int()
+            message.rewind()
+            if self.granted < 0:
+                raise paramiko.SSHException("it sends more than it was granted")
+        return kind, message
 
 
 class Transport(paramiko.Transport):
@@ -68,10 +103,6 @@ class Transport(paramiko.Transport):
     """
 
     answered: threading.Event | None = None
-    _channel_handler_table = paramiko.Transport._channel_handler_table | {  # type: ignore[attr-defined]
-        kind: _bounded(paramiko.Transport._channel_handler_table[kind])  # type: ignore[attr-defined]
-        for kind in (MSG_CHANNEL_DATA, MSG_CHANNEL_EXTENDED_DATA)
-    }
 
     def __init__(self, sock: Any, **options: Any) -> None:
         super().__init__(sock, packetizer_class=_Packets, **options)
@@ -101,7 +132,7 @@ class Transport(paramiko.Transport):
     def begin_login(self, username: str, key: paramiko.PKey) -> None:
         """Ask to be let in with `key`."""
         self.answered = threading.Event()
-        self.auth_handler = _EagerLogin(self)
+        self.auth_handler = eager.Login(self)
         self.auth_handler.auth_publickey(username, key, self.answered)
 
     def await_login(self) -> None:
@@ -109,12 +140,6 @@ class Transport(paramiko.Transport):
         answered, self.answered = self.answered, None
         if answered and self.auth_handler and self.auth_handler.wait_for_response(answered):
             raise paramiko.AuthenticationException("the key alone is not enough")
-
-    def forget_channels(self) -> None:
-        """Those begun behind a login that was in vain: the server knows of none, and must not hear of their end."""
-        channels: Any = self._channels  # type: ignore[attr-defined]
-        for channel in channels.values():
-            channel._unlink()
 
 
 def shake_hands(sock: PromptSocket, host_key: str, timeout: float) -> Transport:
@@ -146,53 +171,8 @@ def start(transport: Any, command: str) -> paramiko.Channel:
 
     Other servers than OpenSSH's, and second programs, get their channel in the usual way.
     """
-    if transport.channels_seen or "OpenSSH" not in transport.remote_version:
-        usual: paramiko.Channel = transport.open_session()
-        usual.exec_command(command)
-        return usual
-    channel = _first_channel(transport)
-    size = transport.default_window_size
-    transport._send_user_message(_message(cMSG_CHANNEL_OPEN, "session", channel.chanid, size, PACKET))
-    transport._send_user_message(_message(cMSG_CHANNEL_REQUEST, FIRST, "exec", False, command))
-    return channel
-
-
-def _first_channel(transport: Any) -> paramiko.Channel:
-    """As Paramiko's `open_channel` makes it, with what the server is going to say of it."""
-    with transport.lock:
-        channel: Any = paramiko.Channel(transport._next_channel())
-        transport._channels.put(channel.chanid, channel)
-        transport.channel_events[channel.chanid] = threading.Event()
-        transport.channels_seen[channel.chanid] = True
-        channel._set_transport(transport)
-        channel._set_window(transport.default_window_size, PACKET)
-        channel._set_remote_channel(FIRST, CREDIT, PACKET)
-    made: paramiko.Channel = channel
-    return made
-
-
-class _EagerLogin(AuthHandler):
-    """Sends the login right behind the request for the login service, whose acceptance has no news for us."""
-
-    def _request_auth(self) -> None:
-        super()._request_auth()  # type: ignore[misc]
-        super()._parse_service_accept(  # type: ignore[misc]
-            paramiko.Message(_message(b"", "ssh-userauth").asbytes())
-        )
-
-    def _parse_service_accept(self, m: paramiko.Message) -> None:
-        """It is accepted, as was to be expected; a refusal is a disconnection (RFC 4253, 10)."""
-
-
-def _message(kind: bytes, *parts: str | int | bool) -> paramiko.Message:
-    message = paramiko.Message()
-    message.add_byte(kind)
-    for part in parts:
-        match part:
-            case bool():
-                message.add_boolean(part)
-            case int():
-                message.add_int(part)
-            case str():
-                message.add_string(part)
-    return message
+    if eager.known() and not transport.channels_seen and "OpenSSH" in transport.remote_version:
+        return eager.start(transport, command)
+    usual: paramiko.Channel = transport.open_session()
+    usual.exec_command(command)
+    return usual

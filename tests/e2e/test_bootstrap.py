@@ -6,6 +6,7 @@ import json
 import os
 import re
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 
 from tests import wheel
 from tests.e2e.house import FAB, House, token, until
+from tests.e2e.pace import pace
 
 Edit = Callable[[Any], None]
 DAEMONS = "postfix.service dovecot.service rspamd.service redis-server.service mailops-vault.service"
@@ -69,6 +71,23 @@ def test_json_is_all_that_stands_on_stdout(up: House) -> None:
     for task in ("bootstrap", "plan", "status"):
         done = up.fab("-H", "backup", task, "--json")
         assert list(json.loads(done.stdout)) == ["backup"]
+
+
+OF_OTHER_VERSIONS = """
+import sys, invoke, paramiko
+invoke.__version__ = paramiko.__version__ = "9.9.9"
+from mailops.cli.program import fab
+sys.argv[0] = "fab"
+fab()
+"""
+
+
+def test_versions_of_paramiko_and_invoke_that_nobody_tested_work_as_well(up: House) -> None:
+    """What these keep private is left alone then: a login is awaited, and a channel, and words are flags."""
+    words = [sys.executable, "-c", OF_OTHER_VERSIONS, *FAB[1:], "bootstrap"]
+    done = subprocess.run(words, env=up.env(), capture_output=True, text=True, check=False, timeout=300 * pace())
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.findall(r"^(\w+)    nothing changed, ", done.stdout, re.MULTILINE) == ["mail", "backup", "web"]
 
 
 # plan

@@ -14,8 +14,10 @@ from typing import Any
 
 import paramiko
 import pytest
+from paramiko.common import MSG_CHANNEL_DATA, MSG_CHANNEL_EXTENDED_DATA
+from paramiko.packet import Packetizer
 
-from mailops.ssh import tcp, wire
+from mailops.ssh import eager, tcp, wire
 from mailops.ssh.background import Background
 
 KEY = paramiko.ECDSAKey.generate()
@@ -43,11 +45,13 @@ class Server(paramiko.ServerInterface):
 
     def check_channel_exec_request(self, channel: paramiko.Channel, command: bytes) -> bool:
         self.log.append(f"exec {command.decode()}")
-        threading.Thread(target=self._echo, args=(channel,), daemon=True).start()
+        threading.Thread(target=self._echo, args=(channel, command), daemon=True).start()
         return True
 
-    def _echo(self, channel: paramiko.Channel) -> None:
+    def _echo(self, channel: paramiko.Channel, command: bytes) -> None:
         channel.sendall(channel.recv(100))
+        if command == b"flood":
+            channel.sendall(bytes(3 << 20))
         channel.send_exit_status(0)
         channel.close()
 
@@ -66,11 +70,18 @@ def connected(answer: int = paramiko.AUTH_SUCCESSFUL, delay: float = 0.0, openss
         yield near, server
 
 
+@pytest.fixture(params=["5.1.0", "5.99.0"])
+def paramikos(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Paramiko that we know, and one whose private parts may be other ones."""
+    monkeypatch.setattr(paramiko, "__version__", request.param)
+
+
+@pytest.mark.usefixtures("paramikos")
 @pytest.mark.parametrize("openssh", [True, False])
 def test_a_program_is_started_and_fed(openssh: bool) -> None:
     with connected(openssh=openssh) as (near, server):
         near.begin_login("ann", KEY)
-        if not openssh:
+        if not (openssh and eager.known()):
             near.await_login()
         channel = wire.start(near, "cat")
         channel.settimeout(10)
@@ -177,3 +188,32 @@ def test_work_in_the_background_has_a_result_or_an_error() -> None:
     assert [background.result(), background.result()] == [7, 7]
     with pytest.raises(ValueError, match="no"):
         Background(_fails).result()
+
+
+@pytest.mark.parametrize("kind", [MSG_CHANNEL_DATA, MSG_CHANNEL_EXTENDED_DATA])
+def test_single_bytes_count_as_well(kind: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The window is filled by the byte, however many messages they come in."""
+    message = paramiko.Message()
+    for part in [0] if kind == MSG_CHANNEL_DATA else [0, 1]:
+        message.add_int(part)
+    message.add_string(b"x")
+    monkeypatch.setattr(Packetizer, "read_message", lambda _: (kind, paramiko.Message(message.asbytes())))
+    packets = wire._Packets(socket.socketpair()[0])
+    packets.granted = 2
+    taken = [packets.read_message()[1] for _ in range(2)]
+    assert taken[0].get_int() == 0, "whoever comes next reads it from its beginning"
+    with pytest.raises(paramiko.SSHException, match="more than it was granted"):
+        packets.read_message()
+
+
+def test_a_megabyte_more_than_the_first_grant_comes_through() -> None:
+    with connected() as (near, _):
+        near.begin_login("ann", KEY)
+        channel = wire.start(near, "flood")
+        channel.settimeout(20)
+        channel.sendall(b"hello")
+        total = 0
+        while piece := channel.recv(1 << 16):
+            total += len(piece)
+        assert total > near.default_window_size
+        assert near.packetizer.granted >= 0

@@ -21,7 +21,7 @@ from .health import glance, mailboxes
 from .machine import MANIFEST
 from .services import ports, relay, srs
 from .services.warming import Warming
-from .shared.errors import AgentError
+from .shared.errors import REFUSED, AgentError
 from .system import dpkg, files, installed, packages, users
 from .system import units as services
 from .system.shell import write_atomic
@@ -222,7 +222,7 @@ class Convergence(Run):
             lacking += srs.converge(wanted["accounts"]["database"], dry_run=True)
         if lacking:
             told = f"a push brings files alone, and these need what is not there: {', '.join(lacking)}"
-            raise AgentError(told, "fab -H NAME bootstrap", outcome="refused")
+            raise AgentError(told, "fab -H NAME bootstrap", outcome=REFUSED)
 
     def can_move(self) -> bool:
         """Whether packages that could not be had from their source before are to be had now."""

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from . import machine
-from .shared.errors import LOCKED, AgentError
+from .shared.errors import BAD_INPUT, LOCKED, AgentError
 from .shared.records import DOMAIN, SELECTOR, record_name, zone_lines
 from .system.access import READ, obstacle
 from .system.files import ids, read, read_json
@@ -60,7 +60,7 @@ def call(args: dict[str, Any], link: Any) -> dict[str, Any]:
     made: list[str] = []
     if selector := args.get("make"):
         if not SELECTOR.fullmatch(selector):
-            raise AgentError(f"{selector!r} is not a selector", "write it like 202701", code=2)
+            raise AgentError(f"{selector!r} is not a selector", "write it like 202701", code=BAD_INPUT)
         made = converge(wanted | {"selectors": [selector]}, link)
     return {"keys": _keys(wanted["keyroot"], wanted["domains"]), "made": made}
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+from mailops.remote.shared.errors import BAD_INPUT, FAILED, OF_MACHINES
 from mailops.ssh.shapes import (
     Odd,
     Shape,
@@ -62,9 +63,7 @@ EVENT: dict[str, Shape] = {
     "say": record({"text": line()}),
     "ask": record({"what": line(64), "data": untouched}),
     "result": record({"data": untouched}),
-    "error": record(
-        {"message": lines(), "hint": advice, "code": one_of(1, 2, 3, 5)}
-    ),  # mailops/remote/shared/errors.py
+    "error": record({"message": lines(), "hint": advice, "code": one_of(*OF_MACHINES)}),
 }
 
 
@@ -161,7 +160,7 @@ RESULT: dict[str, Shape] = {
     "generations": record({"active": number(), "generations": listing(GENERATION, 1000)}),
     "diff": record({"from": number(), "to": number(), "files": ENTRIES}),
     "drift": record({"files": ENTRIES, "unpushed": NAMES, "locked": flag}, {"generation": number()}),
-    "mailcfg": record(SAID | {"code": one_of(0, 1, 2), "rows": maybe(rows)}),
+    "mailcfg": record(SAID | {"code": one_of(0, FAILED, BAD_INPUT), "rows": maybe(rows)}),
     "dkim": record({"keys": dkim_keys, "made": NAMES}),
     "tunnel": record({"password": matching(r"[0-9a-f]{40}", "password", 40)}),
 }

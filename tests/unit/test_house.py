@@ -91,7 +91,8 @@ def test_what_both_halves_share_knows_nothing_else() -> None:
 
 # The floors of the house, from the ground up. A file imports what is of its own room, or lies on a lower floor.
 LAPTOP = """
-    errors roles printable remote __init__
+    roles printable remote __init__
+    errors
     manifest
     site
     secrets cache

@@ -7,6 +7,7 @@ Made anew, after a change in one of them, by
 
 from __future__ import annotations
 
+import ast
 import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
@@ -16,6 +17,7 @@ from typing import Any
 import pytest
 
 from mailops import errors, tasks
+from mailops.remote.shared.errors import OF_MACHINES, OUTCOMES
 from mailops.roles import MADE, ROLES
 from mailops.site import about, defaults, model
 from mailops.site.reader import HOST_FORMS, SITE_FORMS
@@ -86,6 +88,8 @@ def _tasks() -> Iterator[str]:
 def _exit_codes() -> Iterator[str]:
     yield "## Exit codes\n"
     yield _table(("code", "what it means"), [(str(code), text) for code, text in errors.CODES.items()])
+    yield "`fab history` says how a run ended, and why:\n"
+    yield _table(("word", "what it means"), [(f"`{word}`", text) for word, text in OUTCOMES.items()])
 
 
 def _code(text: str) -> str:
@@ -113,6 +117,17 @@ def test_every_key_is_explained(texts: Mapping[str, Any], forms: Mapping[str, An
 def test_every_exit_code_is_explained() -> None:
     codes = {value for name, value in vars(errors).items() if name.isupper() and isinstance(value, int)}
     assert set(errors.CODES) == codes | {0}
+    assert set(OF_MACHINES) < codes
+
+
+def test_codes_and_words_of_errors_come_from_the_table() -> None:
+    """No number and no word of its own where an error is raised, on either side."""
+    for path in (PROJECT / "mailops").rglob("*.py"):
+        for call in ast.walk(ast.parse(path.read_text("utf-8"))):
+            name = ast.unparse(call.func) if isinstance(call, ast.Call) else ""
+            if isinstance(call, ast.Call) and name in {"AgentError", "MailopsError", "Exit"}:
+                given = [*call.args[2:], *(word.value for word in call.keywords if word.arg in {"code", "outcome"})]
+                assert not any(isinstance(value, ast.Constant) for value in given), f"{path}:{call.lineno}"
 
 
 def test_every_role_is_told_of() -> None:

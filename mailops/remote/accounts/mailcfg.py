@@ -13,14 +13,12 @@ from typing import Any
 
 from .. import machine
 from ..shared import passwords
-from ..shared.errors import BAD_INPUT, FAILED, LOCKED, AgentError
+from ..shared.errors import BAD_INPUT, FAILED, INTERRUPTED, LOCKED, AgentError
 from ..shared.mailcfg import HELP, Command, parse, read_password
 from ..shared.tables import table
 from . import crypt, database, senders, sessions
 from . import rows as account_rows
 from .commands import HANDLERS, NeedsPassword, Place, Work
-
-INTERRUPTED = 130
 
 
 def main(argv: list[str]) -> int:

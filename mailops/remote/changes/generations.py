@@ -17,7 +17,7 @@ import os
 from typing import Any
 
 from ..machine import MANIFEST, STATE
-from ..shared.errors import AgentError
+from ..shared.errors import BAD_INPUT, AgentError
 from ..shared.stored import lift, numbered
 from ..system.files import State, digest, read, read_json, write_whole
 from ..system.shell import sync_directory, write_atomic
@@ -51,7 +51,7 @@ def load(number: int) -> Record:
     record: Record | None = read_json(path(number), f"no way back to it any more: rm {path(number)}")
     if record is None:
         known = ", ".join(map(str, numbers())) or "none"
-        raise AgentError(f"there is no generation {number} here", f"there are: {known}", code=2)
+        raise AgentError(f"there is no generation {number} here", f"there are: {known}", code=BAD_INPUT)
     return lift("generation", record)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from .. import machine
 from ..machine import MANIFEST
-from ..shared.errors import DIFFERENT, LOCKED, AgentError
+from ..shared.errors import BACK, BAD_INPUT, DIFFERENT, LOCKED, REFUSED, AgentError
 from ..system.files import Change, State, observe, same, told
 from . import drift, generations
 from .generations import Record
@@ -85,7 +85,7 @@ def prove(run: Run) -> None:
         text = f"generation {active['number']}, pushed while the vault was locked, does not work: {error.message}"
         back = f"generation {target['number']} is active again, and answers; mail is up"
         back += f"\n  left as edited on this machine: {', '.join(edits)}" if edits else ""
-        raise AgentError(f"{text}\n  {back}", "mend hosts.toml, then: fab push", outcome="rolled back") from None
+        raise AgentError(f"{text}\n  {back}", "mend hosts.toml, then: fab push", outcome=BACK) from None
     if active["number"] and not active["proven"]:
         generations.mark_proven(active)
 
@@ -98,7 +98,7 @@ def refuse(link: Any, active: Record, edits: list[str]) -> None:
         "fab -H NAME drift shows it. To keep it, move it into hosts.toml ([override]) or /etc/mailops/local/ on the "
         "machine. To drop it, type the same with --overwrite (what it said stays in the generations)",
         DIFFERENT,
-        outcome="refused",
+        outcome=REFUSED,
     )
 
 
@@ -106,10 +106,10 @@ def _earlier(active: Record, number: int | None) -> Record:
     if number is None:
         earlier = [known for known in generations.numbers() if known < active["number"]]
         if not earlier:
-            raise AgentError("there is no earlier generation here", "fab generations", 2)
+            raise AgentError("there is no earlier generation here", "fab generations", BAD_INPUT)
         number = active["parent"] if active["parent"] in earlier else earlier[-1]
     if number == active["number"]:
-        raise AgentError(f"generation {number} is the active one", "fab generations lists the others", 2)
+        raise AgentError(f"generation {number} is the active one", "fab generations lists the others", BAD_INPUT)
     return generations.load(number)
 
 

@@ -15,7 +15,7 @@ from typing import Any, Self
 from .. import machine
 from ..health import glance, look
 from ..services import daemons, probe, queue
-from ..shared.errors import BAD_INPUT, LOCKED, AgentError
+from ..shared.errors import BACK, BAD_INPUT, CUT, DONE, FELL, LOCKED, UNDONE, AgentError
 from ..system import lock
 from ..system import units as services
 from ..system.files import Change, State, read
@@ -56,12 +56,12 @@ class Run:
                     self._note(error.outcome, error.message)
                 raise
             except OSError as error:
-                self._note("failed", str(error))
+                self._note(FELL, str(error))
                 where = error.filename or "on this machine"
                 remedy = "make room there, and run it again" if error.errno in FULL else ""
                 raise AgentError(f"{error.strerror}: {where}", remedy) from None
             if self.changes:
-                self._note("done", "; ".join(f"{name}: {said}" for name, said in self.unwell.items()))
+                self._note(DONE, "; ".join(f"{name}: {said}" for name, said in self.unwell.items()))
 
     def room(self, name: str, work: Callable[[], list[str]]) -> None:
         """One step of the run, announced, and its changes kept for the report."""
@@ -105,7 +105,7 @@ class Run:
         past |= {"generation": journal["number"]}
         if transaction.is_finished(journal):
             transaction.finish()
-            history.append(past | {"outcome": "done", "why": "it was cut off when all was done"}, {})
+            history.append(past | {"outcome": DONE, "why": "it was cut off when all was done"}, {})
             return
         if is_hidden(journal):
             text = "an interrupted run has to be undone first, and part of it lies in the vault"
@@ -121,7 +121,7 @@ class Run:
                 applied, running = journal["services"], journal["running"]
             _leave_to(applied, running, paths)
         transaction.forget()
-        history.append(past | {"outcome": "undone", "why": "it was interrupted"}, {})
+        history.append(past | {"outcome": UNDONE, "why": "it was interrupted"}, {})
         self.link.say(f"the changes of an interrupted {past['task']} by {past['who']} were undone")
 
     # --- A change of files
@@ -267,7 +267,7 @@ class Run:
         stays = " (packages, users and database rows stay)" if self.changes else ""
         back += after or (", which answers" if active["number"] else "")
         told = "\n  ".join([reasons[0], back + stays, *reasons[1:]])
-        return AgentError(told, outcome="rolled back")
+        return AgentError(told, outcome=BACK)
 
     def _take_back(self) -> list[str]:
         """The packages of before; the unit files that are new so."""
@@ -301,7 +301,7 @@ def _note_killed(killed: dict[str, Any]) -> None:
     noted = {entry["when"] for entry in history.entries(10)} if killed else set()
     if killed and killed["since"] not in noted and transaction.pending() is None:
         entry = {"when": killed["since"], "who": killed["who"], "from": killed["from"], "task": killed["doing"]}
-        history.append(entry | {"outcome": "interrupted", "why": "it ended without a word"}, {})
+        history.append(entry | {"outcome": CUT, "why": "it ended without a word"}, {})
 
 
 def lines(changes: dict[str, State]) -> list[str]:

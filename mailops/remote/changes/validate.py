@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..services.checks import Objection, objections
-from ..shared.errors import AgentError
+from ..shared.errors import REFUSED, AgentError
 from ..system.files import Change, write_whole
 from ..system.lock import RUN
 from ..system.units import touched
@@ -38,7 +38,7 @@ def check(services: list[dict[str, Any]], change: Change) -> None:
         _clear()
     if found:
         told = "\n  ".join(["refused by the daemons' own checks; nothing was touched", *_once(found)])
-        raise AgentError(told, outcome="refused")
+        raise AgentError(told, outcome=REFUSED)
 
 
 def judge(services: list[dict[str, Any]]) -> None:

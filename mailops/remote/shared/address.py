@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from . import idn
-from .errors import AgentError
+from .errors import BAD_INPUT, AgentError
 
 ATOM = r"[a-z0-9!#$%&'*+/=?^_`{|}~-]+"  # RFC 5322, 3.2.3
 DOT_ATOM = re.compile(rf"(?!-){ATOM}(\.{ATOM})*")  # a server refuses a leading "-"
@@ -19,7 +19,7 @@ def address(text: str) -> str:
     local, _, host = text.lower().rpartition("@")
     host = idn.to_ascii(host)
     if not DOT_ATOM.fullmatch(local) or len(local) > 64 or len(local) + len(host) > 253 or not _is_domain(host):
-        raise AgentError(f"{text!r} is not an address", hint="write user@domain", code=2)
+        raise AgentError(f"{text!r} is not an address", hint="write user@domain", code=BAD_INPUT)
     return f"{local}@{host}"
 
 
@@ -28,7 +28,7 @@ def domain(text: str) -> str:
     name = idn.to_ascii(text.lower())
     if not _is_domain(name):
         hint = "write one like example.org" if text.isascii() else "write it in its ASCII form, xn--…"
-        raise AgentError(f"{text!r} is not a domain", hint=hint, code=2)
+        raise AgentError(f"{text!r} is not a domain", hint=hint, code=BAD_INPUT)
     return name
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from .errors import AgentError
+from .errors import BAD_INPUT, AgentError
 
 SCHEME = "{BLF-CRYPT}"  # bcrypt, as the accounts have it
 ROUNDS = 10  # 2^10 iterations: about 80 ms for each login
@@ -17,14 +17,14 @@ def check(pw: str) -> bytes:
     try:
         data = pw.encode()
     except UnicodeEncodeError:  # bytes that the terminal's encoding does not have
-        raise AgentError("the password is not valid UTF-8", code=2) from None
+        raise AgentError("the password is not valid UTF-8", code=BAD_INPUT) from None
     if not data:
-        raise AgentError("the password is empty", code=2)
+        raise AgentError("the password is empty", code=BAD_INPUT)
     if b"\0" in data:
-        raise AgentError("the password has a NUL character, where bcrypt would end it", code=2)
+        raise AgentError("the password has a NUL character, where bcrypt would end it", code=BAD_INPUT)
     if len(data) > LONGEST:
         raise AgentError(
-            f"the password has {len(data)} bytes, and bcrypt would ignore all but the first {LONGEST}", code=2
+            f"the password has {len(data)} bytes, and bcrypt would ignore all but the first {LONGEST}", code=BAD_INPUT
         )
     return data
 

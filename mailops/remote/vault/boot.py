@@ -15,7 +15,7 @@ from ..changes import rollback
 from ..changes.run import Run
 from ..link import Console
 from ..services import daemons
-from ..shared.errors import FAILED, LOCKED, AgentError
+from ..shared.errors import BAD_INPUT, FAILED, LOCKED, AgentError
 from ..system import lock
 from ..system import units as services
 from . import conf, owners, vault
@@ -33,7 +33,7 @@ def unlock(args: dict[str, Any], link: Any) -> dict[str, Any]:
     """
     wanted = machine.manifest()
     if not wanted["vault"]:
-        raise AgentError(f"this machine is a {wanted['role']}; it has no vault", code=2)
+        raise AgentError(f"this machine is a {wanted['role']}; it has no vault", code=BAD_INPUT)
     if upgraded := machine.other_release(wanted):
         raise AgentError(f"{upgraded}; nothing was started", "fab -H NAME bootstrap")
     # Asked for before the lock is taken: a prompt that somebody walked away from must not keep others out.
@@ -71,7 +71,7 @@ def close(args: dict[str, Any], link: Any) -> dict[str, Any]:
     """Stop the mail daemons and unmount the vault. Returns {"changed": bool}."""
     wanted = machine.manifest()
     if not wanted["vault"]:
-        raise AgentError(f"this machine is a {wanted['role']}; it has no vault", code=2)
+        raise AgentError(f"this machine is a {wanted['role']}; it has no vault", code=BAD_INPUT)
     opened = machine.answers(machine.places(wanted["vault"]))
     if opened is None:
         _break_off(wanted["vault"], link)
@@ -108,7 +108,7 @@ def main(argv: list[str]) -> int:
     if argv:
         wanted = argv[0] in ("-h", "--help", "help")
         print(USAGE, file=sys.stdout if wanted else sys.stderr)
-        return 0 if wanted else 2
+        return 0 if wanted else BAD_INPUT
     if os.geteuid():
         raise AgentError("only root can open the vault", hint="sudo mailboot")
     console = Console({"passphrase": lambda _: _passphrase()})

@@ -10,22 +10,19 @@ from __future__ import annotations
 from typing import Any
 
 from mailops import printable
+from mailops.roles import ROLES
 from mailops.ssh import protocol
 from mailops.ssh.shapes import Odd, Shape, flag, line, listing, matching, record
 
 FILES = ("manifest", "files")  # also of a plan, which has the daemons check what it would write
 RUN = (*FILES, "revision", "edited")
-ALLOWED: dict[tuple[str, str], tuple[str, ...]] = {
-    ("bootstrap", "mailhost"): (*RUN, "passphrase", "recovery", "hashes"),
-    ("bootstrap", "mailnull"): RUN,
-    ("push", "mailhost"): RUN,
-    ("push", "mailnull"): RUN,
-    ("plan", "mailhost"): FILES,
-    ("plan", "mailnull"): FILES,
-    ("rollback", "mailhost"): ("edited",),
-    ("rollback", "mailnull"): ("edited",),
-    ("unlock", "mailhost"): ("passphrase",),
-    ("mailcfg", "mailhost"): ("hash",),
+# What a machine may ask for in a task, whatever it is for; and what it may where it has a service.
+ALLOWED: dict[str, tuple[str, ...]] = {"bootstrap": RUN, "push": RUN, "plan": FILES, "rollback": ("edited",)}
+WITH_SERVICE: dict[tuple[str, str], tuple[str, ...]] = {
+    ("bootstrap", "vault"): ("passphrase", "recovery"),
+    ("bootstrap", "accounts"): ("hashes",),
+    ("unlock", "vault"): ("passphrase",),
+    ("mailcfg", "accounts"): ("hash",),
 }
 SEVERAL = ("files", "hashes")  # asked for as they are needed; of each file and user, once
 
@@ -53,7 +50,7 @@ class Questions:
 
     def __init__(self, role: str, task: str, args: dict[str, Any]) -> None:
         self.task = task
-        self._allowed = ALLOWED.get((task, role), ())
+        self._allowed = _allowed(task, role)
         self._asked: set[str] = set()
         self._open: dict[str, set[str]] = {}  # what may still be asked for of each kind
         self._new_vault = False
@@ -110,6 +107,13 @@ class Questions:
 
     def _odd(self, what: str, why: str) -> Odd:
         return Odd(printable.line(f"asked in {self.task} for {QUESTIONS[what][0]} ({what!r}), {why}"))
+
+
+def _allowed(task: str, role: str) -> set[str]:
+    """Nothing for a role without services: no task is for its machines."""
+    services = ROLES[role].services if role in ROLES else ()
+    more = [WITH_SERVICE.get((task, service), ()) for service in services]
+    return {what for part in (ALLOWED.get(task, ()), *more) for what in part} if services else set()
 
 
 def _needs_hash(args: dict[str, Any]) -> str:

@@ -394,7 +394,7 @@ WRONG: dict[str, tuple[str, str, str]] = {
     "senders of a mailhost": (
         "debian = 13",
         'debian = 13\nsenders = ["shop@example.test"]',
-        r"hosts\.mail\.senders: is for a mailnull, .*",
+        r"hosts\.mail\.senders: is for a mailnull\b.*, and mail is a mailhost; .*",
     ),
     "a machine that is a domain": (
         "debian = 13",

@@ -109,7 +109,8 @@ def _copy(layer: Path, machine: Machine) -> None:
 def give(lab: Lab, other: Lab) -> None:
     """Make the machines of `other`, which has none, from the snapshot of `lab`; they are off.
 
-    The layers are the same files (hard links): neither lab writes to them, and either may go first.
+    The layers are copied, so either lab may go first. Hard links would show: a machine would count more links than it
+    made, and a file's change time would move while another reads it.
     """
     if not exists(lab):
         raise LabError(f"there is no snapshot of the lab {lab.name}")
@@ -125,7 +126,7 @@ def _give(one: Machine, other: Lab) -> None:
     new.root.mkdir()
     (new.folder / "image").symlink_to(os.readlink(one.folder / "image"))
     for layer in layers(one):
-        sh(["cp", "--archive", "--link", layer, new.folder])
+        sh(["cp", "--archive", "--reflink=auto", layer, new.folder])
     _fresh_layer(new)
     refurnish(new)
     new.save()

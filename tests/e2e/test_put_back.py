@@ -65,6 +65,7 @@ def test_a_lab_made_from_another_is_one_of_its_own(up: House) -> None:
         old, new = identity(up.lab), identity(other)
         names = [line for line in old if line.endswith(".test") and " " not in line]
         assert [line for line in new if line in old] == names
+        assert up.run("mail", "find /usr/lib/mailops -type f -links +1") == "", "its files are not also the other's"
         assert replica.run(other, "mail", "ls -A /vault; doveadm user '*' 2>/dev/null; true").stdout == "", "locked"
         before = up.run("mail", "ls /var/lib/mailops/generations")
         up.fab("unlock", site=site)

@@ -16,6 +16,7 @@ from paramiko.common import (
     MSG_CHANNEL_DATA,
     MSG_CHANNEL_EXTENDED_DATA,
     MSG_CHANNEL_OPEN,
+    MSG_CHANNEL_OPEN_SUCCESS,
     MSG_CHANNEL_WINDOW_ADJUST,
 )
 from paramiko.packet import Packetizer
@@ -57,7 +58,10 @@ class _Packets(Packetizer):
 
     def __init__(self, sock: Any) -> None:
         self.from_server = _Greeted(sock)
-        self.granted = 0  # bytes that may still come, on all channels
+        # By our numbers of the channels, bytes: what is granted is counted by who sends, and what came by who reads.
+        self.granted: dict[int, int] = {}
+        self.taken: dict[int, int] = {}
+        self.ours: dict[int, int] = {}  # our numbers, by the server's
         super().__init__(self.from_server)  # type: ignore[arg-type]
 
     def readline(self, timeout: float) -> str:
@@ -77,22 +81,27 @@ class _Packets(Packetizer):
         message = paramiko.Message(data.asbytes())
         kind = message.get_byte()[0]
         if kind == MSG_CHANNEL_OPEN:
-            message.get_string()
-        if kind in (MSG_CHANNEL_OPEN, MSG_CHANNEL_WINDOW_ADJUST):
-            message.get_int()
-            self.granted += message.get_int()
+            message.get_string()  # of which kind
+            channel = message.get_int()
+            self.taken[channel], self.granted[channel] = 0, message.get_int()
+        elif kind == MSG_CHANNEL_WINDOW_ADJUST and (channel := self.ours.get(message.get_int(), -1)) >= 0:
+            self.granted[channel] += message.get_int()
         super().send_message(data)
 
     def read_message(self) -> tuple[int, paramiko.Message]:
         kind, message = super().read_message()
-        if kind in (MSG_CHANNEL_DATA, MSG_CHANNEL_EXTENDED_DATA):
-            message.get_int()  # the channel
+        if kind in (MSG_CHANNEL_DATA, MSG_CHANNEL_EXTENDED_DATA, MSG_CHANNEL_OPEN_SUCCESS):
+            channel = message.get_int()
             if kind == MSG_CHANNEL_EXTENDED_DATA:
                 message.get_int()  # of which kind: it is stderr
-            self.granted -= message.get_int()
+            number = message.get_int()  # of bytes; or the server's own, of a channel
             message.rewind()
-            if self.granted < 0:
-                raise paramiko.SSHException("it sends more than it was granted")
+            if kind != MSG_CHANNEL_OPEN_SUCCESS:
+                self.taken[channel] = self.taken.get(channel, 0) + number
+                if self.taken[channel] > self.granted.get(channel, 0):
+                    raise paramiko.SSHException("it sends more than it was granted")
+            elif channel in self.granted:
+                self.ours[number] = channel
         return kind, message
 
 

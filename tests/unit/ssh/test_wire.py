@@ -199,7 +199,8 @@ def test_single_bytes_count_as_well(kind: int, monkeypatch: pytest.MonkeyPatch) 
     message.add_string(b"x")
     monkeypatch.setattr(Packetizer, "read_message", lambda _: (kind, paramiko.Message(message.asbytes())))
     packets = wire._Packets(socket.socketpair()[0])
-    packets.granted = 2
+    packets.granted[0] = 2
+    packets.granted[1] = 9  # another channel's are its own
     taken = [packets.read_message()[1] for _ in range(2)]
     assert taken[0].get_int() == 0, "whoever comes next reads it from its beginning"
     with pytest.raises(paramiko.SSHException, match="more than it was granted"):
@@ -216,4 +217,5 @@ def test_a_megabyte_more_than_the_first_grant_comes_through() -> None:
         while piece := channel.recv(1 << 16):
             total += len(piece)
         assert total > near.default_window_size
-        assert near.packetizer.granted >= 0
+        assert near.packetizer.taken[channel.chanid] == total
+        assert total <= near.packetizer.granted[channel.chanid] <= total + near.default_window_size

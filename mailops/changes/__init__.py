@@ -1,1 +1,4 @@
-"""What has changed on machines: generations, drift, history; and the site's own revision."""
+"""What has changed on machines: generations, drift, history.
+
+What is typed to make a change is in `bootstrap`.
+"""

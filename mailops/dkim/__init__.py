@@ -1,1 +1,4 @@
-"""DKIM: the keys on the mailhost, and their records in the DNS."""
+"""DKIM: the keys on the mailhost, and their records in the DNS.
+
+How keys are made is the machine's half.
+"""

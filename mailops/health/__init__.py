@@ -1,1 +1,4 @@
-"""How machines are."""
+"""How machines are.
+
+Nothing here changes a machine.
+"""

@@ -1,1 +1,4 @@
-"""Certificates: made, and told of."""
+"""Certificates: made, and told of.
+
+Who shows them, on which port, is the services' to know.
+"""

@@ -74,7 +74,7 @@ def test_a_hand_made_postfix_is_told_of_and_kept(up: House) -> None:
 
 
 def test_who_has_our_port_and_is_no_mail_server_is_named_before_anything_is_made(up: House) -> None:
-    up.run("web", "systemctl stop postfix")
+    up.run("web", "systemctl stop postfix.service 'postfix@*.service'")  # the first does not await the other
     try:
         up.run("web", f"systemd-run --quiet --unit=odd python3 -c '{LISTENER}'")
         until(lambda: "25" in up.run("web", "ss -ltn sport = :25 | grep -o ':25' || true"), 10, "the listener")

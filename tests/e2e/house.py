@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from mailops.lab import replica
+from mailops.lab.layout import Lab
 from tests.e2e.pace import pace
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 PROJECT = Path(__file__).parents[2]
+RUN = os.environ.get("PYTEST_XDIST_TESTRUNUID", "alone")  # the same in all workers of a run
 FAB = [str(Path(sys.executable).with_name("fab")), "--search-root", str(PROJECT)]
 
 SITE = """
@@ -89,6 +91,7 @@ class House:
         self.hosts_toml = folder / "hosts.toml"
         self.is_new = False
         self.spoiled = False  # a test has failed in it
+        self.failures: list[str] = []  # why it could not be made at first
         self.restored = 0  # how often it was put back
 
     def build(self, anew: bool) -> None:
@@ -98,14 +101,24 @@ class House:
         source = self.folder / "hosts.toml"
         source.write_text(SITE.format(release=self.release, other=25 - self.release))
         self.hosts_toml = replica.up(source, self.lab, print)
+        self._run_file(self.lab).write_text(RUN)
         if self._printed_log.exists():  # a lab that was kept
             self.printed.append(self._printed_log.read_text())
 
     def build_like(self, other: str) -> None:
-        """From the snapshot of another lab, which somebody else bootstraps just now; by hand where that never comes."""
-        until(lambda: replica.is_kept(other), 300, f"the snapshot of {other}")
+        """From the snapshot of another lab, which somebody else bootstraps just now."""
+        until(lambda: self._is_ready(other), 300, f"the snapshot of {other}")
         self.is_new = True
         self.hosts_toml = replica.copy(other, self.lab, print)
+
+    def _is_ready(self, other: str) -> bool:
+        """A lab that an earlier run has left is about to be removed."""
+        file = self._run_file(other)
+        return file.exists() and file.read_text() == RUN and replica.is_kept(other)
+
+    @staticmethod
+    def _run_file(lab: str) -> Path:
+        return Lab(lab).folder / "run"
 
     def keep(self) -> None:
         """Remember how all is now, just bootstrapped; a lab of an earlier run has met tests already."""

@@ -52,6 +52,10 @@ def plan(house: House, *args: str, site: Path) -> dict[str, Any]:
 # What is as it should be
 
 
+def test_the_first_bootstrap_ended_well(house: House) -> None:
+    assert house.failures == []
+
+
 def test_a_second_bootstrap_changes_nothing_and_no_daemon_notices(up: House) -> None:
     before = snapshot(up, "mail"), lives(up, "mail", DAEMONS), lives(up, "web", "postfix.service")
     cursor = up.run("mail", "journalctl --sync; journalctl -n 0 --show-cursor").partition("cursor: ")[2].strip()

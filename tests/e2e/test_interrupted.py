@@ -538,17 +538,22 @@ def at_once(laptops: list[Laptop], limits: list[bytes]) -> list[dict[str, Any] |
     return [results[limit] for limit in limits]
 
 
-def test_the_lock_of_a_killed_holder_is_free_at_once(push: Scene) -> None:
+def test_a_stopped_holder_is_told_of_and_its_lock_is_free_as_soon_as_it_is_killed(push: Scene) -> None:
     push.back()
     push.machine.stop_at(the(push.steps, r"rename.*/main\.cf\.mailops-new"), "sleep 60")
     runner = threading.Thread(target=push.attempt, daemon=True)
     runner.start()
     push.machine.stopped()
     with Laptop(push.house, "mail") as other:
-        with pytest.raises(MailopsError, match="is running push on this machine") as caught:
+        with pytest.raises(
+            MailopsError, match=r"is running push on this machine.*, and somebody has stopped it"
+        ) as caught:
             other.converge("push", push.change)
         assert caught.value.code == 5
-        push.machine.run(f"kill -9 $(cat {steps.FOLDER}/pid)")
+        typed = re.search(r"as root there: .*(kill -KILL \d+) ends it", caught.value.hint)
+        assert typed
+        assert push.house.fab_json("-H", "mail", "status")["mail"]["busy"].endswith(caught.value.hint)
+        push.machine.run(typed[1])
         other.converge("push", push.change)
         assert any("were undone" in text for text in other.said)
     runner.join(60)

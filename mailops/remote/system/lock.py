@@ -14,7 +14,9 @@ from ..shared.errors import LOCKED, AgentError
 
 RUN = "/run/mailops"
 PATH = f"{RUN}/lock"
+WAIT = "wait for it to end, then run this again"
 A_MOMENT = 2.0  # seconds in which a holder that has just come will have said who it is
+LONG = 900.0  # seconds after which a person wonders whether it will ever end
 
 
 @contextmanager
@@ -50,7 +52,7 @@ def _take(file: TextIO) -> None:
         except BlockingIOError:
             text = _read(file)
             if _is_alive(_holder(text)) or time.monotonic() > deadline:
-                raise AgentError(_told(text), hint="wait for it to end, then run this again", code=LOCKED) from None
+                raise AgentError(_told(text), _way(text) or WAIT, LOCKED) from None
         time.sleep(0.01)
 
 
@@ -89,7 +91,8 @@ def holder() -> str:
             if not any(fields[1] == "FLOCK" and fields[5].endswith(inode) for fields in map(str.split, locks)):
                 return ""
         with open(PATH, encoding="utf-8") as file:
-            return _told(file.read())
+            text = file.read()
+        return f"{_told(text)}; next, {way}" if (way := _way(text)) else _told(text)
     except FileNotFoundError:
         return ""
 
@@ -101,4 +104,25 @@ def _told(text: str) -> str:
     since = time.strftime("%H:%M:%S", time.localtime(held["since"]))
     seconds = int(time.time() - held["since"])
     whence = f" (from {held['from']})" if held.get("from") else ""
-    return f"{held['who']}{whence} is running {held['doing']} on this machine since {since}, {seconds} s ago"
+    told = f"{held['who']}{whence} is running {held['doing']} on this machine since {since}, {seconds} s ago"
+    return told + (", and somebody has stopped it" if _is_stopped(held) else "")
+
+
+def _way(text: str) -> str:
+    """What to type on the machine where waiting may be in vain: the holder is stopped, or at it for very long."""
+    held = _holder(text)
+    if not _is_alive(held):
+        return ""
+    end = f"kill -KILL {held['pid']} ends it, and the next run undoes what it had begun"
+    if _is_stopped(held):
+        return f"as root there: kill -CONT {held['pid']} lets it go on; {end}"
+    return f"if it hangs, as root there: {end}" if time.time() - held["since"] > LONG else ""
+
+
+def _is_stopped(holder: dict[str, Any]) -> bool:
+    """By a signal (SIGSTOP), or a debugger: proc_pid_stat(5), whose third field comes after the name in brackets."""
+    try:
+        with open(f"/proc/{holder.get('pid', 'none')}/stat", encoding="utf-8", errors="replace") as file:
+            return file.read().rpartition(")")[2].split()[0] in ("T", "t")
+    except (OSError, IndexError):
+        return False

@@ -222,6 +222,27 @@ def test_a_disabled_user_is_thrown_out_and_still_gets_mail(up: House, mailcfg: R
     reaches(up, ann, subject)
 
 
+def test_what_is_being_scanned_when_its_user_is_disabled_is_not_taken(up: House, ann: Person) -> None:
+    subject, queue = token(), "/var/spool/postfix"
+    unfinished = f"find {queue}/incoming -type f ! -perm -100"
+    with up.submission() as client:
+        client.login(ann.email, ann.password)
+        client.mail(ann.email)
+        client.rcpt("user1@example.test")
+        assert client.docmd("DATA")[0] == 354
+        up.run("mail", "systemctl kill --signal=STOP rspamd")
+        try:
+            client.send(f"From: {ann.email}\r\nTo: user1@example.test\r\nSubject: {subject}\r\n\r\nHi.\r\n.\r\n")
+            until(lambda: up.run("mail", unfinished), 20, "the message to be looked at")
+            assert on_the_machine(up, "disable", ann.email).returncode == 0
+        finally:
+            up.run("mail", "systemctl kill --signal=CONT rspamd")
+        with pytest.raises((smtplib.SMTPServerDisconnected, OSError)):
+            client.getreply()
+    until(lambda: not up.run("mail", unfinished), 20, "the file to go")
+    assert up.run("mail", f"grep -rl {subject} {queue}/incoming {queue}/active {queue}/hold /vault/mail || true") == ""
+
+
 def test_a_removed_user_is_unknown_and_the_mail_stays_in_the_vault(up: House, mailcfg: Run, ann: Person) -> None:
     reaches(up, ann, strangers_message(up, ann.email))
     done = mailcfg("rmuser", ann.email)

@@ -9,12 +9,14 @@ import os
 import re
 import signal
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from ..shared.address import without_detail
 from ..shared.errors import AgentError
 from ..system import shell
 
+INCOMING = "/var/spool/postfix/incoming"
+READY = stat.S_IXUSR  # a queue file that is complete may be executed by its owner, which nobody does
 SUBMISSION = ("submission", "submissions")  # as master.cf calls them; each of their processes serves one connection
 LOGIN = re.compile(r"smtpd\[(\d+)\]: \w+: client=.*\bsasl_username=(\S+)")
 RECORD = re.compile(r"^\*\*\* ENVELOPE RECORDS (\S+) \*\*\*$", re.MULTILINE)
@@ -36,7 +38,7 @@ Command = tuple[str, tuple[str, ...], tuple[str, ...]]  # its name, its tags, it
 def end(email: str) -> list[str]:
     """End what `email` has open, and hold the mail that it has in the queue. A daemon that is down has neither."""
     lines: list[str] = []
-    for work in (_end_mailbox_sessions, _end_submissions):
+    for work in (_end_mailbox_sessions, _end_submissions, _end_scans):
         with contextlib.suppress(AgentError):
             work(email)
     try:
@@ -74,13 +76,39 @@ def _end_submissions(email: str) -> None:
 
 
 def _submissions() -> Iterator[int]:
+    return _processes(lambda words: words[:2] == ["smtpd", "-n"] and words[2] in SUBMISSION)
+
+
+def _processes(is_one: Callable[[list[str]], bool]) -> Iterator[int]:
     """This machine's own, and not those of a container on it, whose logins are in a log that is not ours."""
     ours = os.readlink("/proc/self/ns/pid")
     for name in filter(str.isdecimal, os.listdir("/proc")):
         with contextlib.suppress(OSError), open(f"/proc/{name}/cmdline", "rb") as file:
             words = file.read().decode(errors="replace").split("\0")
-            if words[:2] == ["smtpd", "-n"] and words[2] in SUBMISSION and os.readlink(f"/proc/{name}/ns/pid") == ours:
+            if is_one(words) and os.readlink(f"/proc/{name}/ns/pid") == ours:
                 yield int(name)
+
+
+def _end_scans(email: str) -> None:
+    """End the taking of what is being scanned: its session is gone, so nobody was told that it was taken, and it would
+    be in the queue after all of theirs was put on hold. cleanup(8) takes its file away as it ends."""
+    for number, path in _cleanups():
+        with contextlib.suppress(OSError):
+            if os.stat(path).st_mode & READY:
+                continue
+            said = shell.run("postcat", "-e", path, check=False, timeout=10).stdout
+            if email in map(without_detail, _senders(said)):
+                os.kill(number, signal.SIGTERM)
+
+
+def _cleanups() -> Iterator[tuple[int, str]]:
+    """This machine's processes that take a message, each with the file of what it takes."""
+    for number in _processes(lambda words: words[0] == "cleanup"):
+        with contextlib.suppress(OSError):
+            for name in os.listdir(f"/proc/{number}/fd"):
+                path = os.readlink(f"/proc/{number}/fd/{name}")
+                if os.path.dirname(path) == INCOMING:
+                    yield number, path
 
 
 def _hold_mail(email: str) -> list[str]:

@@ -93,7 +93,7 @@ def doveadm(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return SimpleNamespace(stdout="")
 
     monkeypatch.setattr(shell, "run", run)
-    monkeypatch.setattr(sessions, "_submissions", lambda: iter(()))  # lest a mail server here loses its connections
+    monkeypatch.setattr(sessions, "_processes", lambda _: iter(()))  # lest a mail server here loses its connections
     return seen
 
 

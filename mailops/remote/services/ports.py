@@ -135,12 +135,14 @@ def _processes(sockets: dict[str, int]) -> list[tuple[int, int]]:
 
 
 def _socket_unit(port: int) -> str:
-    """The unit for which systemd listens on the port; "" where it says of none."""
-    text = run("systemctl", "show", "--property=Id,Listen", "--state=active", "*.socket", check=False).stdout
+    """The unit for which systemd listens on the port, on its way up or down included; "" where it says of none."""
+    text = run("systemctl", "show", "--property=Id,Listen,ActiveState", "*.socket", check=False).stdout
     for block in text.split("\n\n"):
-        lines = block.strip().splitlines()
-        if any(line.startswith("Listen=") and line.split()[0].endswith(f":{port}") for line in lines):
-            return next((line.partition("=")[2] for line in lines if line.startswith("Id=")), "")
+        pairs = [line.partition("=") for line in block.strip().splitlines()]
+        listens = any(key == "Listen" and value.split(" ")[0].endswith(f":{port}") for key, _, value in pairs)
+        said = {key: value for key, _, value in pairs}
+        if listens and said.get("ActiveState") not in ("inactive", "failed"):
+            return said.get("Id", "")
     return ""
 
 

@@ -135,15 +135,18 @@ def _processes(sockets: dict[str, int]) -> list[tuple[int, int]]:
 
 
 def _socket_unit(port: int) -> str:
-    """The unit for which systemd listens on the port, on its way up or down included; "" where it says of none."""
+    """The unit for which systemd listens on the port; "" where it says of none.
+
+    One that has just failed counts where no other has it: its service may not have survived our own question.
+    """
     text = run("systemctl", "show", "--property=Id,Listen,ActiveState", "*.socket", check=False).stdout
+    found: dict[bool, str] = {}
     for block in text.split("\n\n"):
         pairs = [line.partition("=") for line in block.strip().splitlines()]
-        listens = any(key == "Listen" and value.split(" ")[0].endswith(f":{port}") for key, _, value in pairs)
         said = {key: value for key, _, value in pairs}
-        if listens and said.get("ActiveState") not in ("inactive", "failed"):
-            return said.get("Id", "")
-    return ""
+        if any(key == "Listen" and value.split(" ")[0].endswith(f":{port}") for key, _, value in pairs):
+            found.setdefault(said.get("ActiveState") in ("inactive", "failed"), said.get("Id", ""))
+    return found.get(False) or found.get(True, "")
 
 
 def _program(pid: int) -> str:

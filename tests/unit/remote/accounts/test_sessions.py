@@ -189,3 +189,22 @@ def test_queued_mail_by_login_sender_or_sieve_script_is_held_and_no_other(monkey
     assert "postsuper -H AAA BBB EEE FFF GGG" in line
     assert seen[-2][0] == ("postcat", "-e", "-q", "AAA", "BBB", "CCC")
     assert seen[-1] == (("postsuper", "-h", "-"), "AAA\nBBB\nEEE\nFFF\nGGG\n")
+
+
+def test_a_message_that_is_still_coming_says_who_sends_it(tmp_path: Path) -> None:
+    """As cleanup(8) writes it: no size yet, then attributes, the sender, what is to come."""
+
+    def record(kind: bytes, text: bytes) -> bytes:
+        length = bytes([len(text)]) if len(text) < 128 else bytes([len(text) & 127 | 128, len(text) >> 7])
+        return kind + length + text
+
+    attributes = [
+        record(b"A", text) for text in (b"log_ident=1", b"x=" + b"y" * 200, b"sasl_username=ann@example.test")
+    ]
+    path = tmp_path / "E14A25DE6D1"
+    path.write_bytes(
+        record(b"C", b" " * 95) + b"".join(attributes) + record(b"S", b"ann+x@example.test") + b"M\0N\3Hi."
+    )
+    assert sessions._senders(sessions._begun(str(path))) == ["ann@example.test", "ann+x@example.test"]
+    path.write_bytes(path.read_bytes()[:110])
+    assert sessions._senders(sessions._begun(str(path))) == []

@@ -262,7 +262,7 @@ class House:
 
     @contextmanager
     def imap(self, user: str, password: str = "") -> Iterator[imaplib.IMAP4_SSL]:
-        client = imaplib.IMAP4_SSL(self.address("mail"), 993, ssl_context=unverified(), timeout=30)
+        client = imaplib.IMAP4_SSL(self.address("mail"), 993, ssl_context=unverified(), timeout=30 * pace())
         try:
             client.login(user, password or self.password(user))
             yield client
@@ -302,7 +302,7 @@ class House:
         return until(there, seconds, f"{subject} in {user}'s {folder}")[0]
 
     def submission(self, tls: bool = True) -> smtplib.SMTP:
-        client = smtplib.SMTP(self.address("mail"), 587, local_hostname="laptop.test", timeout=30)
+        client = smtplib.SMTP(self.address("mail"), 587, local_hostname="laptop.test", timeout=30 * pace())
         client.ehlo()
         if tls:
             client.starttls(context=unverified())

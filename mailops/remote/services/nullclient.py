@@ -7,7 +7,7 @@ from .smtp import Client, must_welcome
 
 
 def relay(port: int, options: dict[str, str]) -> None:
-    """What a program of a null client asks: mail for the machine's own root is taken."""
+    """What a program of the machine itself asks: mail for its own people is taken."""
     with conversation.local(port) as connection:
         client = Client(connection)
         client.greet()

@@ -15,6 +15,7 @@ from . import conversation
 from .checks import quiet, said
 from .conversation import NotYet, Unsatisfied, Wrong
 from .daemons import Daemon, Grammar, Options
+from .nullclient import relay
 from .queue import QUEUE
 from .smtp import DOVECOT, FOREIGN, STRAY, Client, must_know, must_welcome, refusal
 
@@ -43,12 +44,7 @@ def smtp(port: int, options: dict[str, str]) -> None:
         welcome = must_welcome(client, options, excused=450)
         client.leave()
     if not welcome:
-        with conversation.local(port) as connection:
-            client = Client(connection)
-            client.greet()
-            client.must("MAIL FROM:<>")
-            must_welcome(client, options)
-            client.leave()
+        relay(port, options)
 
 
 def submission(port: int, options: dict[str, str]) -> None:

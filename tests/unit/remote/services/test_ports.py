@@ -131,9 +131,15 @@ LISTEN = """ActiveState=active
 Listen=/run/odd.sock (Stream)
 Id=odd.socket
 
+Listen=127.0.0.1:25 (Stream)
+Listen=127.0.0.1:465 (Stream)
+Id=fallen.socket
+ActiveState=failed
+
 Listen=[::]:125 (Stream)
 Listen=127.0.0.1:25 (Stream)
 Id=mta.socket
+ActiveState=active
 """
 
 
@@ -162,3 +168,4 @@ def test_systemd_says_for_which_unit_it_has_a_port(monkeypatch: pytest.MonkeyPat
     socket_unit = ports._socket_unit
     monkeypatch.setattr(ports, "run", lambda *_, **__: CompletedProcess((), 0, LISTEN, ""))
     assert [socket_unit(port) for port in (25, 125, 5)] == ["mta.socket", "mta.socket", ""]
+    assert socket_unit(465) == "fallen.socket", "the only one that had it, a moment ago"

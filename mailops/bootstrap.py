@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 from mailops import cache, fleet, secrets
 from mailops.errors import BAD_INPUT, DIFFERENT, DISTRUSTED, MailopsError
 from mailops.manifest import File, Manifest
-from mailops.roles import MADE, runs
+from mailops.roles import MADE, is_central, runs
 from mailops.services.compose import manifest_for
 from mailops.site.model import Host, Site
 from mailops.ssh.machine import Answers, BareMachine, Listener, Machine
@@ -100,7 +100,7 @@ class Rendering:
         return found if isinstance(found, str) else ""
 
     def _ask_certificate(self) -> str | MailopsError:
-        mailhost = _mailhost(self.site)
+        mailhost = self.site.mailhost()
         if mailhost is None:
             return ""
         try:
@@ -127,7 +127,7 @@ def bootstrap(c: Any, overwrite: bool = False, as_json: bool = False) -> None:
     def work(machine: Machine) -> dict[str, Any]:
         nonlocal knows
         result = _apply(c, machine, "bootstrap", overwrite)
-        if machine.host.role == "mailhost":
+        if is_central(machine.host.role):
             knows = True
         elif not knows and _is_news(machine, result):
             relays.append(machine.host.name)
@@ -146,15 +146,11 @@ def _say_notes() -> None:
         print(line, file=sys.stderr)
 
 
-def _mailhost(site: Site) -> Host | None:
-    return next((host for host in site.hosts.values() if host.role == "mailhost"), None)
-
-
 def _is_news(machine: Machine, result: dict[str, Any]) -> bool:
     """Whether the mailhost may have to be told of a null client; what has failed before is tried again."""
     if "files" in result["changes"] or result.get("unknown"):
         return True
-    mailhost = _mailhost(machine.site)
+    mailhost = machine.site.mailhost()
     return mailhost is not None and machine.host.name in cache.untold(machine.site, mailhost)
 
 
@@ -164,7 +160,7 @@ def _introduce(c: Any, relays: list[str]) -> None:
     MailopsError when it cannot be told; their mail waits until it is (smtp_reply_filter in their main.cf).
     """
     site = fleet.load()
-    mailhost = _mailhost(site)
+    mailhost = site.mailhost()
     if mailhost is None:
         return
     cache.remember_untold(site, mailhost, list(dict.fromkeys([*cache.untold(site, mailhost), *relays])))
@@ -196,15 +192,13 @@ def push(c: Any, overwrite: bool = False, as_json: bool = False) -> None:
 
 def push_site(c: Any, site: Site) -> None:
     """Push `site`'s configuration to its mailhost; for tasks that have just changed hosts.toml."""
-    host = next(host for host in site.hosts.values() if host.role == "mailhost")
-    with fleet.machine(c, site, host) as machine:
+    with fleet.mailhost(c, site) as machine:
         try:
             _apply(c, machine, "push")
         except MailopsError as error:
             if error.code == DIFFERENT:  # whoever called us has no --overwrite
-                error.hint = (
-                    f"fab -H {host.name} drift shows it; fab -H {host.name} push --overwrite drops it; then try again"
-                )
+                fab = f"fab -H {machine.host.name}"
+                error.hint = f"{fab} drift shows it; {fab} push --overwrite drops it; then try again"
             raise
 
 
@@ -283,7 +277,7 @@ def _apply(c: Any, machine: Machine, task: str, overwrite: bool = False) -> dict
         return {"task": task, "who": fleet.who(), "overwrite": overwrite, **rendering.guess()}
 
     result = machine.call("converge", args, rendering.answers(), install_python=task == "bootstrap")
-    if machine.host.role == "mailhost":
+    if is_central(machine.host.role):
         cache.remember_untold(machine.site, machine.host, [])
     result["seconds"] = round(time.monotonic() - started, 1)
     machine.listener.say(summary(result))

@@ -7,11 +7,13 @@ from typing import NamedTuple
 
 class Role(NamedTuple):
     """`services` are modules of `mailops.services`; a role without any is not made by mailops yet. What others lean on
-    has the lower `order` and is done first.
+    has the lower `order` and is done first. A `central` machine is the one of its site through which all mail goes: by
+    mail_server_hostname clients find it, and the machines that only send.
     """
 
     services: tuple[str, ...] = ()
     order: int = 9
+    central: bool = False
 
 
 ROLES = {
@@ -30,6 +32,7 @@ ROLES = {
             "postfix",  # last: mail is taken when everything else is there
         ),
         order=0,
+        central=True,
     ),
     "mailnull": Role(("resolver", "nullclient"), order=2),
     "webmail": Role(order=1),
@@ -42,6 +45,10 @@ MADE = tuple(name for name, role in ROLES.items() if role.services)
 def runs(role: str, service: str) -> bool:
     """Whether machines of that role have the service; "" is no role."""
     return role in ROLES and service in ROLES[role].services
+
+
+def is_central(role: str) -> bool:
+    return role in ROLES and ROLES[role].central
 
 
 def having(service: str) -> tuple[str, ...]:

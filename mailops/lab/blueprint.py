@@ -18,6 +18,7 @@ from tomlkit.items import InlineTable
 
 from mailops.errors import BAD_INPUT
 from mailops.lab.layout import OUTSIDE, LabError
+from mailops.roles import is_central
 from mailops.site.model import Site
 
 NEWEST = 13  # the Debian of a host that does not say
@@ -60,7 +61,7 @@ def plans(site: Site) -> list[Plan]:
             role=host.role,
             image=f"debian{host.debian or NEWEST}",
             user=host.user or "root",
-            hostname=site.mail_server_hostname if host.role == "mailhost" else f"{name}.{site.domain}",
+            hostname=site.mail_server_hostname if is_central(host.role) else f"{name}.{site.domain}",
         )
         for name, host in site.hosts.items()
     ]

@@ -21,6 +21,7 @@ from mailops.errors import MailopsError
 from mailops.lab import demo, demo_packages, demo_remove, layout, replica
 from mailops.lab.demo_mail import Account, connects, parse
 from mailops.lab.demo_screen import Screen
+from mailops.roles import is_central
 from mailops.site import edit, reader
 from mailops.site.model import Host, Site
 
@@ -76,7 +77,7 @@ class Demo:
         self.fab("lab.up")
         self.set("MAILOPS_SITE", str(self.lab.hosts_file))
         self.site: Site = reader.load(self.lab.hosts_file)
-        self.mail: Host = next(host for host in self.site.hosts.values() if host.role == "mailhost")
+        self.mail: Host = next(host for host in self.site.hosts.values() if is_central(host.role))
         self.user = next(
             (user.email for user in self.site.mail_users if self.is_a_person(user.email)), self.site.admin_email
         )
@@ -153,12 +154,12 @@ class Demo:
     def choose_release(self) -> None:
         """hosts.toml as it is, or a copy of it with the other release for the mailhost."""
         hosts_toml = demo.PROJECT / "hosts.toml"
-        name, mailhost = next(pair for pair in reader.load(hosts_toml).hosts.items() if pair[1].role == "mailhost")
+        mailhost = next(host for host in reader.load(hosts_toml).hosts.values() if is_central(host.role))
         if mailhost.debian != self.release:
             copy = demo.VENV / "demo-hosts.toml"
             shutil.copyfile(hosts_toml, copy)
-            edit.set_value(copy, ("hosts", name, "debian"), self.release)
-            self.screen.note(f"(a copy of hosts.toml with debian = {self.release} for {name})")
+            edit.set_value(copy, ("hosts", mailhost.name, "debian"), self.release)
+            self.screen.note(f"(a copy of hosts.toml with debian = {self.release} for {mailhost.name})")
             self.set("MAILOPS_SITE", str(copy.relative_to(demo.PROJECT)))
 
     def is_a_person(self, address: str) -> bool:

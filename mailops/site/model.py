@@ -7,6 +7,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from mailops.roles import is_central
+
 # What a template variable can be; lists become tuples.
 Override = bool | int | float | str | tuple[str, ...]
 
@@ -115,9 +117,13 @@ class Site:
         own: dict[str, Any] = {name: host.override[name] for name in MAILNULL_KEYS if name in host.override}
         return replace(self, **own) if own else self
 
+    def mailhost(self) -> Host | None:
+        """The one machine through which all mail of the site goes; None where the site has none."""
+        return next((host for host in self.hosts.values() if is_central(host.role)), None)
+
     def name_of(self, host: Host) -> str:
         """The name that a machine goes by in mail: the mailhost's is the one its clients connect to."""
-        if host.role == "mailhost":
+        if is_central(host.role):
             return self.mail_server_hostname
         return host.name if "." in host.name else f"{host.name}.{self.domain}"
 

@@ -47,7 +47,7 @@ def read(path: Path) -> tuple[Site | None, list[str]]:
         return None, problems.lines
     found = SITE.read(data, "", problems)
     site = _site(path, found | {"notes": tuple(problems.notes)})
-    if "cryptdir_pw" not in found and any(host.role == "mailhost" for host in site.hosts.values()):
+    if "cryptdir_pw" not in found and any(runs(host.role, "vault") for host in site.hosts.values()):
         forms.missing("cryptdir_pw", SITE_FORMS, "", problems)
     for inputs, rule in rules.RULES:
         if not problems.broken(*inputs):

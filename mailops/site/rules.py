@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
-from mailops.roles import having, runs
+from mailops.roles import having, is_central, runs
 from mailops.site.values import dotted, quoted
 
 if TYPE_CHECKING:
@@ -158,7 +158,7 @@ def _without_detail(email: str) -> str:
 
 
 def _one_mailhost(site: Site) -> Found:
-    names = [host.name for host in site.hosts.values() if host.role == "mailhost"]
+    names = [host.name for host in site.hosts.values() if is_central(host.role)]
     if len(names) > 1:
         text = f"{' and '.join(names)} are all mailhosts; a site has one, give the others another role"
         yield "hosts", text.replace("are all", "are both") if len(names) == 2 else text
@@ -192,7 +192,7 @@ def _senders_are_ours(site: Site) -> Found:
 def _machines_are_no_domains(site: Site) -> Found:
     """A machine that only sends writes as whoever it likes at its own name; a domain's addresses belong to people."""
     for host in site.hosts.values():
-        if host.role != "mailhost" and (name := site.name_of(host)) in site.mail_domains:
+        if not is_central(host.role) and (name := site.name_of(host)) in site.mail_domains:
             text = f"{quoted(name)} is among mail_domains: its programs would write in the name of mailboxes"
             yield dotted("hosts", host.name), f"{text}; call it [hosts.web], say, with address = {quoted(name)}"
 

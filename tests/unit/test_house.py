@@ -18,13 +18,13 @@ PACKAGE = HERE / "mailops"
 FILES = {".".join(path.relative_to(HERE).with_suffix("").parts): path for path in sorted(PACKAGE.rglob("*.py"))}
 MODULES = {name.removesuffix(".__init__"): path for name, path in FILES.items()}
 MODULES["tasks"] = HERE / "tasks.py"
+TREES = {name: ast.parse(path.read_text()) for name, path in MODULES.items()}
 
 
 def imports(name: str) -> Iterator[str]:
     """The modules that one imports, inside of functions too; of the project's own by their full names."""
-    tree = ast.parse(MODULES[name].read_text())
     package = name if MODULES[name].name == "__init__.py" else name.rpartition(".")[0]
-    for node in ast.walk(tree):
+    for node in ast.walk(TREES[name]):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -188,6 +188,19 @@ def test_each_call_is_answered_by_the_machines_room_of_that_name() -> None:
     assert {call for call, _ in calls} == {*CALLS}
     strange = {(call, name) for call, name in calls if CALLS[call].split(".")[0] not in name.split(".")}
     assert strange == {(call, f"mailops.{room}") for call, room in ELSEWHERE}
+
+
+def test_what_a_machine_is_for_is_asked_of_the_table_of_roles() -> None:
+    """A role's name is compared with nothing: what is meant (a vault, accounts, being central) stands in its line."""
+    compared = {
+        name
+        for name in MODULES
+        for node in ast.walk(TREES[name])
+        if isinstance(node, ast.Compare)
+        for side in ast.walk(node)
+        if isinstance(side, ast.Constant) and side.value in ROLES
+    }
+    assert compared == set()
 
 
 NAMED = {service for role in ROLES.values() for service in role.services}

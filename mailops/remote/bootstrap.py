@@ -103,7 +103,7 @@ def plan(wanted: dict[str, Any], link: Any) -> dict[str, Any]:
     if wanted["dkim"] and opened:
         changes["dkim"] = dkim.converge(wanted["dkim"], link, dry_run=True)
     if opened:
-        changes["services"] = services.activate(wanted["services"], list(candidate.changes), dry_run=True)
+        changes["services"] = services.foreseen(wanted["services"], list(candidate.changes))
     return {
         "changes": {room: found for room, found in changes.items() if found},
         "files": _differences(candidate),

@@ -176,14 +176,15 @@ class Run:
         Where no file was changed whoever does not look well is started afresh; where nothing was, and `prove` is not
         set, that is all.
         """
-        self.room("services", lambda: services.activate(wanted["services"], [*paths, *self.unseen]))
+        told: list[services.Told] = []
+        self.room("services", lambda: _noted(told, services.activate(wanted["services"], [*paths, *self.unseen])))
         if self.glance and not paths:
-            done, (asleep, suspects) = self.changes.get("services", []), self.glance.found()
+            asleep, suspects = self.glance.found()
             if asleep or suspects:
-                self.room("services", lambda: done + _mend(asleep, suspects))
+                self.room("services", lambda: _noted(told, _mend(asleep, suspects)))
         if self.changes or prove:
-            told = {line.split()[-1] for line in self.changes.get("services", [])}
-            probes = [item for item in wanted["probes"] if not item.get("when") or item["when"] in told]
+            units = {unit for _, unit in told}
+            probes = [item for item in wanted["probes"] if not item.get("when") or item["when"] in units]
             self.room("probes", lambda: _probed(probes))
 
     def _take(self, wanted: dict[str, Any]) -> list[str]:
@@ -327,7 +328,13 @@ def _probed(probes: list[dict[str, Any]]) -> list[str]:
     return []
 
 
-def _mend(asleep: list[str], suspects: list[dict[str, Any]]) -> list[str]:
+def _noted(told: list[services.Told], more: list[services.Told]) -> list[str]:
+    """All that was told so far, a line each, with what has just been."""
+    told += more
+    return [str(one) for one in told]
+
+
+def _mend(asleep: list[str], suspects: list[dict[str, Any]]) -> list[services.Told]:
     """What runs and does nothing, or does not answer as it should, though nothing differs, is started afresh."""
     services.restart(asleep)
     units = list(asleep)
@@ -337,7 +344,7 @@ def _mend(asleep: list[str], suspects: list[dict[str, Any]]) -> list[str]:
         mute = [unit for unit in dict.fromkeys(item["service"] for item, _ in error.failures) if unit]
         services.restart(mute)
         units += mute
-    return [f"restart {unit}" for unit in units]
+    return [services.Told("restart", unit) for unit in units]
 
 
 def _prove_again(probes: list[dict[str, Any]]) -> None:

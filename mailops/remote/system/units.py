@@ -6,7 +6,7 @@ import contextlib
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..shared.errors import AgentError
 from . import shell
@@ -15,6 +15,19 @@ from .shell import run
 UNIT_FILES = "/etc/systemd/system"
 SHOW = ("systemctl", "show", "--property=Id,ActiveState,UnitFileState,LoadState")
 FRESH = 1.0  # seconds for which systemd's answer is believed, unless we have run something since
+
+
+START = "start"
+
+
+class Told(NamedTuple):
+    """What a unit was told to do: a verb of systemctl(1)."""
+
+    verb: str
+    unit: str
+
+    def __str__(self) -> str:
+        return f"{self.verb} {self.unit}"
 
 
 class _Known:
@@ -115,21 +128,32 @@ def active(units: list[str]) -> list[str]:
     return [unit for unit, state in states(units).items() if state["ActiveState"] == "active"]
 
 
-def activate(services: list[dict[str, Any]], paths: list[str], dry_run: bool = False) -> list[str]:
+def activate(services: list[dict[str, Any]], paths: list[str]) -> list[Told]:
     """Start what should run and is down; reload or restart what runs with changed files.
 
     AgentError when somebody did not; by then everybody has been told.
     """
+    due = _due(services, paths)
+    down = [unit for verb, unit in due if verb == START]
+    others: list[Callable[[], None]] = [partial(_tell, verb, unit) for verb, unit in due if verb != START]
+    do_all([lambda: start(down)] * bool(down) + others)
+    return due
+
+
+def foreseen(services: list[dict[str, Any]], paths: list[str]) -> list[str]:
+    """What `activate` would do, a line each, and whom it could not start."""
+    due = _due(services, paths)
+    down = [unit for verb, unit in due if verb == START]
+    shut = masked(down) if down else []
+    barred = [names(down)[name] for name in shut]
+    return [_shut(shut)] * bool(shut) + [str(told) for told in due if told.unit not in barred]
+
+
+def _due(services: list[dict[str, Any]], paths: list[str]) -> list[Told]:
     now = states([service["unit"] for service in services])
     down = [unit for unit, state in now.items() if state["ActiveState"] != "active"]
-    told = [(touched(service, paths), service["unit"]) for service in services if service["unit"] not in down]
-    told = [(verb, unit) for verb, unit in told if verb]
-    if not dry_run:
-        do_all([lambda: start(down)] * bool(down) + [partial(_tell, verb, unit) for verb, unit in told])
-    shut = masked(down) if dry_run and down else []
-    starts = [unit for unit in down if unit not in map(names(down).get, shut)]
-    lines = [*(f"start {unit}" for unit in starts), *(f"{verb} {unit}" for verb, unit in told)]
-    return [_shut(shut), *lines] if shut else lines
+    told = [Told(touched(service, paths), service["unit"]) for service in services if service["unit"] not in down]
+    return [*(Told(START, unit) for unit in down), *(one for one in told if one.verb)]
 
 
 def do_all(works: list[Callable[[], Any]]) -> None:

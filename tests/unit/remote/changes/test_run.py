@@ -337,6 +337,19 @@ def test_everybody_is_told_although_one_does_not_obey(paper: Paper, monkeypatch:
     assert caught.value.units == ("a.service", "c.service")
 
 
+def test_what_is_asked_after_a_change_goes_by_the_units_that_were_told_not_by_the_words_for_it(
+    paper: Paper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(services.Told, "__str__", lambda _: "somebody was told")
+    monkeypatch.setattr(probe, "await_all", lambda probes, *_: asked.extend(item["kind"] for item in probes))
+    whens = {"smtp": "", "login": "postfix.service", "imaps": "dovecot.service"}
+    probes = [{"kind": kind, "port": 1, "when": unit, "options": {}} for kind, unit in whens.items()]
+    changes = paper.push(paper.file("main.cf", b"1"), probes=probes)
+    assert changes["services"] == ["somebody was told"]
+    assert asked == ["smtp", "login"]
+
+
 def test_a_failed_first_bootstrap_tells_the_daemon_that_ran_before(paper: Paper) -> None:
     (paper.etc / "main.cf").write_bytes(b"an administrator's own")
     paper.bad_once()

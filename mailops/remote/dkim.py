@@ -9,7 +9,7 @@ import json
 import os
 import stat
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from . import machine
 from .shared.errors import BAD_INPUT, LOCKED, AgentError
@@ -27,13 +27,22 @@ def converge(wanted: dict[str, Any], link: Any, dry_run: bool = False) -> list[s
 
     Returns a line for each change that was made, or would be. AgentError (5) while the vault is locked.
     """
+    return [change.words for change in _converged(wanted, dry_run)]
+
+
+class Change(NamedTuple):
+    words: str
+    key: str = ""  # where a key was made, or would be: the name of its record
+
+
+def _converged(wanted: dict[str, Any], dry_run: bool) -> list[Change]:
     keyroot = wanted["keyroot"]
     pairs = [(domain, selector) for selector in wanted["selectors"] for domain in wanted["domains"]]
     if not pairs:
         return []
     if not os.path.isdir(keyroot):
         if dry_run:
-            return [f"DKIM keys in {keyroot}, as far as they are missing: the vault is not open to look"]
+            return [Change(f"DKIM keys in {keyroot}, as far as they are missing: the vault is not open to look")]
         raise AgentError(f"{keyroot} is not there: the vault is locked", "fab unlock", LOCKED)
     missing = _converge_all(keyroot, pairs, dry_run=True)
     if dry_run:
@@ -46,9 +55,9 @@ def converge(wanted: dict[str, Any], link: Any, dry_run: bool = False) -> list[s
 
 
 def call(args: dict[str, Any], link: Any) -> dict[str, Any]:
-    """All keys of this machine: {"keys": [{domain, selector, name, value, path}], "made": [line]}.
+    """All keys of this machine: {"keys": [{domain, selector, name, value, path}], "made": [name]}.
 
-    `args` may have "make", a selector: its missing keys are made first, for every domain.
+    `args` may have "make", a selector: its missing keys are "made" first, for every domain.
     Only public data is returned.
     """
     applied = machine.manifest()
@@ -61,12 +70,12 @@ def call(args: dict[str, Any], link: Any) -> dict[str, Any]:
     if selector := args.get("make"):
         if not SELECTOR.fullmatch(selector):
             raise AgentError(f"{selector!r} is not a selector", "write it like 202701", code=BAD_INPUT)
-        made = converge(wanted | {"selectors": [selector]}, link)
+        made = [change.key for change in _converged(wanted | {"selectors": [selector]}, dry_run=False) if change.key]
     return {"keys": _keys(wanted["keyroot"], wanted["domains"]), "made": made}
 
 
-def _converge_all(keyroot: str, pairs: list[tuple[str, str]], dry_run: bool) -> list[str]:
-    changes: list[str] = []
+def _converge_all(keyroot: str, pairs: list[tuple[str, str]], dry_run: bool) -> list[Change]:
+    changes: list[Change] = []
     for domain, selector in pairs:
         changes += _converge_one(f"{keyroot}/{domain}.{selector}", domain, selector, dry_run)
     return changes
@@ -152,15 +161,17 @@ def _note() -> str:
     return f"{os.path.dirname(machine.MANIFEST)}/dkim.json"
 
 
-def _converge_one(stem: str, domain: str, selector: str, dry_run: bool) -> list[str]:
+def _converge_one(stem: str, domain: str, selector: str, dry_run: bool) -> list[Change]:
     """One key and its record; the record of an existing key is made from that key."""
     key, text = f"{stem}.key", f"{stem}.txt"
-    changes = [f"permissions of {path}" for path in (key, text) if os.path.exists(path) and not _right(path)]
+    wrong = [path for path in (key, text) if os.path.exists(path) and not _right(path)]
+    changes = [Change(f"permissions of {path}") for path in wrong]
     if not os.path.exists(key):
         again = _was_there(os.path.dirname(stem), domain, selector)
-        changes.append(f"DKIM key {key}" + ", whose record must be published anew: fab dkim.ls" * again)
+        words = f"DKIM key {key}" + ", whose record must be published anew: fab dkim.ls" * again
+        changes.append(Change(words, record_name(domain, selector)))
     elif not os.path.exists(text):
-        changes.append(f"DKIM record {text}")
+        changes.append(Change(f"DKIM record {text}"))
     if dry_run or not changes:
         return changes
     owner = ids(OWNER, GROUP)

@@ -206,7 +206,9 @@ def test_call_shows_all_keys_and_nothing_private(here: dict[str, Any]) -> None:
         ("second.test", "s1.lists"),
     ]
     assert answer["keys"][0]["name"] == "s1.lists._domainkey.example.test"
-    assert len(answer["made"]) == 2
+    assert answer["made"] == ["s1.lists._domainkey.example.test", "s1.lists._domainkey.second.test"]
+    os.unlink(f"{here['dkim']['keyroot']}/example.test.s1.lists.txt")
+    assert dkim.call({"make": "s1.lists"}, None)["made"] == []  # a record was written, for a key that was there
     assert "PRIVATE" not in json.dumps(answer)
     assert dkim.call({}, None)["made"] == []
 
@@ -307,6 +309,7 @@ def test_prepare_makes_keys_and_writes_hosts_toml(far: Any, file: Path, capsys: 
     said = capsys.readouterr().out
     assert "202701._domainkey.second.test. IN TXT (" in said
     assert "202611._domainkey" not in said
+    assert "there already" not in said
     written = file.read_text()
     assert reader.load(file).dkim_selector_next == "202701"
     assert set(HOSTS_TOML.splitlines()) - set(written.splitlines()) <= {

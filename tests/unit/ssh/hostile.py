@@ -214,7 +214,7 @@ HONEST: dict[str, dict[str, Any]] = {
     "drift": {"files": [ENTRY], "unpushed": ["/etc/mailops/local/x"], "locked": False, "generation": 1},
     "mailcfg": {"code": 0, "lines": ["added"], "rows": [{"id": 1, "src": "a@example.test"}], "error": "", "hint": ""},
     "tunnel": {"password": "0123456789" * 4},
-    "dkim": {"keys": [DKIM], "made": ["DKIM key /vault/dkim/x"]},
+    "dkim": {"keys": [DKIM], "made": [DKIM["name"]]},
 }
 
 

@@ -118,7 +118,7 @@ class Run:
                 running = services.running(applied)
                 applied = [service for service in applied if service["unit"] in running]
             else:  # a first bootstrap: what it had started does not go on with Debian's own files
-                applied, running = journal["services"], journal["running"]
+                applied, running = journal.get("services", []), journal.get("running", [])
             _leave_to(applied, running, paths)
         transaction.forget()
         history.append(past | {"outcome": UNDONE, "why": "it was interrupted"}, {})

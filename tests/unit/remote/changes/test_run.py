@@ -124,11 +124,16 @@ class Paper:
         return caught.value
 
     def dies_in_the_probes(self, *files: dict[str, Any]) -> None:
+        with pytest.MonkeyPatch.context() as cut:
+            cut.setattr(self, "answer", lambda: os._exit(DIED))
+            self.dies(*files)
+
+    def dies(self, *files: dict[str, Any]) -> None:
+        """A bootstrap, which somewhere ends this process with DIED."""
         child = os.fork()
         if not child:
-            self.answer = lambda: os._exit(DIED)
             try:
-                self.push(*files)
+                self.push(*files, task="bootstrap")
             finally:
                 os._exit(1)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == DIED
@@ -490,6 +495,21 @@ def test_a_first_bootstrap_that_was_cut_leaves_no_daemon_of_its_own_with_debians
     run.Run("bootstrap", "me@here", paper).recover()
     assert paper.read("main.cf") == b"Debian's"
     assert (paper.stopped, paper.told) == (([], ["reload postfix.service"]) if ran else (["postfix.service"], []))
+
+
+def test_a_first_bootstrap_that_was_cut_while_it_tied_the_units_is_undone(
+    paper: Paper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before any package is there: no daemon has anything to do with it, and the journal names none."""
+    monkeypatch.setattr(dpkg, "missing", lambda _: ["postfix"])
+    monkeypatch.setattr(bootstrap, "FIRST", (str(paper.etc / "tie"),))
+    with monkeypatch.context() as cut:
+        cut.setattr(transaction, "finish", lambda: os._exit(DIED))
+        paper.dies(paper.file("tie", b"ours"))
+    assert paper.read("tie") == b"ours"
+    run.Run("bootstrap", "me@here", paper).recover()
+    assert not (paper.etc / "tie").exists()
+    assert transaction.pending() is None
 
 
 def test_what_a_cut_run_has_left_is_nobodys_edit(paper: Paper) -> None:

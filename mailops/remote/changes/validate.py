@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from ..services import daemons
 from ..services.checks import Objection, objections
 from ..shared.errors import REFUSED, AgentError
 from ..system.files import Change, write_whole
@@ -43,8 +44,8 @@ def check(services: list[dict[str, Any]], change: Change) -> None:
 
 def judge(services: list[dict[str, Any]]) -> None:
     """Have these daemons, of which the program is another, judge the files as they are; AgentError with their words."""
-    for unit, words in objections(services):
-        raise AgentError(f"the new {unit} does not take this configuration: {words}")
+    for found in objections(services):
+        raise AgentError(f"the new {found.unit} does not take this configuration: {found.words()}")
 
 
 def _lay_out(change: Change) -> None:
@@ -121,9 +122,9 @@ def _lay_over() -> None:
 def _once(found: list[Objection]) -> list[str]:
     """The objections, a line each: what several programs of one daemon say alike is said once."""
     told: dict[tuple[str, str], str] = {}
-    for unit, words in found:
-        for line in words.split(" | "):
-            told.setdefault((unit, line.partition(": ")[2] or line), f"{unit}: {line}")
+    for unit, lines in found:
+        for line in lines:
+            told.setdefault((unit, daemons.of(unit).gist(line)), f"{unit}: {line}")
     return list(told.values())
 
 

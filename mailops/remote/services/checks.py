@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from ..shared.errors import AgentError
-from ..system.shell import ENVIRONMENT, runs, tail
+from ..system.shell import ENVIRONMENT, last, runs
 from . import daemons
 
 # Seconds for a program of a check.
@@ -27,7 +27,10 @@ WORDS = 8  # lines of an objection
 
 class Objection(NamedTuple):
     unit: str
-    words: str
+    lines: list[str]
+
+    def words(self) -> str:
+        return " | ".join(self.lines)
 
 
 class Said(NamedTuple):
@@ -43,7 +46,7 @@ def objections(services: Iterable[dict[str, Any]]) -> list[Objection]:
     asked = [
         (service["unit"], check) for service in services for named in service["checks"] for check in _checks(named)
     ]
-    answers: dict[int, str] = {}
+    answers: dict[int, list[str]] = {}
 
     def ask(number: int) -> None:
         answers[number] = _answer(asked[number][1])
@@ -71,13 +74,13 @@ def _command(command: list[str]) -> str:
     return (done.err.strip() or done.out.strip() or without_a_word(done.code)) if done.code else ""
 
 
-def _answer(check: Callable[[], str]) -> str:
+def _answer(check: Callable[[], str]) -> list[str]:
     try:
-        return tail(check(), WORDS)
+        return last(check(), WORDS)
     except AgentError as error:
-        return error.message
+        return [error.message]
     except Exception as error:  # it must not pass for an approval
-        return f"it cannot be checked ({type(error).__name__}: {error})"
+        return [f"it cannot be checked ({type(error).__name__}: {error})"]
 
 
 def quiet(*command: str, but: str = "") -> str:

@@ -35,6 +35,8 @@ class Daemon(NamedTuple):
     checks: tuple[Callable[[Options], str], ...] = ()
     # What it would compute at its very first start (see `warming`).
     warm: Callable[[], None] | None = None
+    # Of a line that its programs say of it, what they say, without which of them it is.
+    gist: Callable[[str], str] = str
     # Its package, where a person wants to know which one it is.
     package: str = ""
     # How its processes' names begin in the journal, which finds no unit for one that dies at once.

@@ -158,6 +158,11 @@ def _files(_: Options) -> str:
     return quiet("postfix", "check", but="postsuper: warning: bogus file name: ")
 
 
+def _gist(line: str) -> str:
+    """Each of its programs reads all of the configuration, and begins a line with its own name."""
+    return line.partition(": ")[2] or line
+
+
 # --- Its files
 
 
@@ -211,6 +216,7 @@ def _resume() -> None:
 
 DAEMON = Daemon(
     checks=(_settings, _services, _numbers, _tables, _files),
+    gist=_gist,
     processes="postfix/",
     chatter=CHATTER,
     # postconf(1) warns of everything that is set twice; sendmail(1) reads main.cf as whoever calls it.

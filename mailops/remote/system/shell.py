@@ -77,7 +77,11 @@ def start(*command: str) -> Words:
 
 def tail(text: str, lines: int = 4) -> str:
     """The last few lines of a program's output, which is where the reason usually stands."""
-    return " | ".join(text.strip().splitlines()[-lines:])
+    return " | ".join(last(text, lines))
+
+
+def last(text: str, lines: int) -> list[str]:
+    return text.strip().splitlines()[-lines:]
 
 
 def write_atomic(path: str, content: bytes, mode: int = 0o644, uid: int = 0, gid: int = 0) -> None:

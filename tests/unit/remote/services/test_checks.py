@@ -31,7 +31,7 @@ def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Program:
 
 def said(daemon: str, **options: str) -> list[str]:
     unit = {"unit": f"{daemon}.service", "checks": [{"daemon": daemon, "options": options}]}
-    return [words for _, words in checks.objections([unit])]
+    return [found.words() for found in checks.objections([unit])]
 
 
 @pytest.fixture
@@ -158,6 +158,13 @@ STORED: dict[str, Any] = {
 
 
 def test_the_commands_of_an_earlier_manifest_are_run_as_they_stand() -> None:
-    assert [words for _, words in checks.objections([STORED])] == ["no", "ended with 1 without a word"]
+    assert [found.words() for found in checks.objections([STORED])] == ["no", "ended with 1 without a word"]
     with pytest.raises(AgentError, match=r"the new rspamd.service does not take this configuration: no"):
         validate.judge([STORED])
+
+
+def test_what_several_programs_of_a_daemon_say_alike_is_told_once() -> None:
+    alike = ["postconf: fatal: no", "postmap: fatal: no", "a | b: fatal: no"]
+    assert validate._once([checks.Objection("postfix.service", alike)]) == ["postfix.service: postconf: fatal: no"]
+    apart = ["/etc/a: no such file", "/etc/b: no such file", "x | y"]
+    assert validate._once([checks.Objection("rspamd.service", apart)]) == [f"rspamd.service: {line}" for line in apart]

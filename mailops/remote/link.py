@@ -11,6 +11,7 @@ import json
 import queue
 import sys
 import threading
+from collections.abc import Sequence
 from typing import Any, BinaryIO
 
 from .shared.errors import AgentError
@@ -40,9 +41,9 @@ class Link:
         threading.Thread(target=self._listen, args=(stdin,), daemon=True).start()
         threading.Thread(target=self._beat, daemon=True).start()
 
-    def step(self, name: str, state: str, detail: str = "") -> None:
-        """Say where we are; between two steps is also where an abandoned call ends."""
-        self._send({"t": "step", "name": name, "state": state, "detail": detail})
+    def step(self, name: str, state: str, lines: Sequence[str] = ()) -> None:
+        """Say where we are, and what was done there; between two steps is also where an abandoned call ends."""
+        self._send({"t": "step", "name": name, "state": state, "lines": list(lines)})
         self.check()
 
     def progress(self, name: str, percent: float, detail: str = "") -> None:
@@ -103,9 +104,9 @@ class Console:
     def __init__(self, answers: dict[str, Any]) -> None:
         self._answers = answers
 
-    def step(self, name: str, state: str, detail: str = "") -> None:
-        if state in ("changed", "failed") and detail:
-            print(f"{name}: {detail}", flush=True)
+    def step(self, name: str, state: str, lines: Sequence[str] = ()) -> None:
+        if state in ("changed", "failed") and lines:
+            print(f"{name}: {', '.join(lines)}", flush=True)
 
     def progress(self, name: str, percent: float, detail: str = "") -> None:
         pass

@@ -27,13 +27,13 @@ class Report:
         self.live = self.stream.isatty()
         self._last = 0.0
 
-    def step(self, name: str, state: str, detail: str) -> None:
+    def step(self, name: str, state: str, lines: list[str]) -> None:
         self._last = 0.0
-        if state == "start" or (state == "ok" and not detail):  # what is as it should be needs no line
+        if state == "start" or (state == "ok" and not lines):  # what is as it should be needs no line
             self._passing(f"… {name}")
             return
         mark = f"{COLOURS[state]}{MARKS[state]}\x1b[0m" if self.live else MARKS[state]
-        self._line(f"{mark} {name:<12} {_short(detail)}".rstrip())
+        self._line(f"{mark} {name:<12} {_short(lines)}".rstrip())
 
     def progress(self, name: str, percent: float, detail: str) -> None:
         if self.live:
@@ -57,10 +57,10 @@ class Report:
                 print(f"\r\x1b[K{line}", end="", file=self.stream, flush=True)
 
 
-def _short(detail: str) -> str:
+def _short(lines: list[str]) -> str:
     """A long list of changes by its first few and their number; `--json` has them all."""
-    items = detail.split(", ")
-    detail = detail if len(detail) <= LONGEST else f"{detail[:LONGEST]} …"
-    if len(detail) <= WIDTH or len(items) < 4:
-        return detail
-    return f"{', '.join(items[:3])} and {len(items) - 3} more"
+    text = ", ".join(lines)
+    few = len(text) <= WIDTH or len(lines) < 4
+    shown = text if few else ", ".join(lines[:3])
+    shown = shown if len(shown) <= LONGEST else f"{shown[:LONGEST]} …"
+    return shown if few else f"{shown} and {len(lines) - 3} more"

@@ -37,7 +37,7 @@ Args = dict[str, Any] | Callable[[], dict[str, Any]]
 class Listener(Protocol):
     """Who is told what the agent does, while it does it."""
 
-    def step(self, name: str, state: str, detail: str) -> None: ...
+    def step(self, name: str, state: str, lines: list[str]) -> None: ...
     def progress(self, name: str, percent: float, detail: str) -> None: ...
     def say(self, text: str) -> None: ...
 
@@ -139,7 +139,7 @@ class Machine:
                 case "ask":
                     unanswered = self._answer(channel, event, questions, answers) or unanswered
                 case "step":
-                    self.listener.step(event["name"], event["state"], event["detail"])
+                    self.listener.step(event["name"], event["state"], event["lines"])
                 case "progress":
                     self.listener.progress(event["name"], event["percent"], event["detail"])
                 case "say":

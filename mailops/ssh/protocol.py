@@ -53,12 +53,13 @@ def untouched(value: Any) -> Any:
     return value
 
 
+CHANGED = listing(line(SHORT))
 EVENT: dict[str, Shape] = {
     "hello": record({}),
     "agent": record({}),
     "beat": record({}),
     "bare": record({"system": line(64), "release": line(64)}),
-    "step": record({"name": line(64), "state": one_of("start", "ok", "changed", "failed"), "detail": line(SHORT)}),
+    "step": record({"name": line(64), "state": one_of("start", "ok", "changed", "failed"), "lines": CHANGED}),
     "progress": record({"name": line(64), "percent": real(0, 1000), "detail": line()}),
     "say": record({"text": line()}),
     "ask": record({"what": line(64), "data": untouched}),
@@ -110,7 +111,7 @@ WORD = matching(r"[a-z-]+", "word", 32)
 UNIT = matching(r"[A-Za-z0-9@:._\\-]+", "unit", 256)  # systemd.unit(5)
 PACKAGE = matching(r"[a-z0-9][a-z0-9+.-]+", "package", 128)  # deb-control(5)
 NAMES = listing(line())
-CHANGES = table(listing(line(SHORT)), 100)
+CHANGES = table(CHANGED, 100)
 TOLD = {"path": line(), "secret": flag, "was": line(), "now": line()}
 ENTRY = record(
     TOLD | {"before": maybe(content), "after": maybe(content)}, {"state": one_of("edited", "mode", "missing")}

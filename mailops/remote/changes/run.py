@@ -73,7 +73,7 @@ class Run:
             raise
         if lines:
             self.changes[name] = lines
-        self.link.step(name, "changed" if lines else "ok", ", ".join(lines))
+        self.link.step(name, "changed" if lines else "ok", lines)
 
     def result(self, **more: Any) -> dict[str, Any]:
         return {"changes": self.changes, "generation": self.generation, "unwell": self.unwell} | more
@@ -262,7 +262,7 @@ class Run:
             after = f", which does not answer either: {getattr(second, 'message', second)}"
         transaction.forget()
         self.changes = {room: done for room, done in self.changes.items() if room not in ("files", "services")}
-        self.link.step("rollback", "failed" if after else "changed", "the files of before are back")
+        self.link.step("rollback", "failed" if after else "changed", ["the files of before are back"])
         self.link.resolute = False
         back = f"rolled back to generation {active['number']}" if active["number"] else "rolled back to what was before"
         stays = " (packages, users and database rows stay)" if self.changes else ""
@@ -282,7 +282,7 @@ class Run:
         """Files that do not work yet are better than those of a release that is gone."""
         transaction.finish()
         generations.mark_proven(generations.active(), proven=False)
-        self.link.step("rollback", "failed", "there is nothing to go back to")
+        self.link.step("rollback", "failed", ["there is nothing to go back to"])
         self.link.resolute = False
         stays = f"the new files stay, not proven to work: {upgraded} in the generation before"
         return AgentError("\n  ".join([reasons[0], stays, *reasons[1:]]), "mend it, then: fab -H NAME bootstrap")

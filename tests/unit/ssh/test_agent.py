@@ -403,12 +403,12 @@ class Terminal(io.StringIO):
 def test_what_is_as_it_should_be_needs_no_line_and_progress_is_told_in_strides() -> None:
     stream = io.StringIO()
     listener = report.Report("mail", stream)
-    listener.step("packages", "start", "")
+    listener.step("packages", "start", [])
     for percent in range(0, 101, 5):
         listener.progress("packages", percent, "unpacking")
-    listener.step("packages", "changed", "install postfix")
-    listener.step("users", "start", "")
-    listener.step("users", "ok", "")
+    listener.step("packages", "changed", ["install postfix"])
+    listener.step("users", "start", [])
+    listener.step("users", "ok", [])
     lines = stream.getvalue().splitlines()
     assert [line.split()[1] for line in lines] == ["…"] * 5 + ["●"]
     assert "users" not in stream.getvalue()
@@ -421,7 +421,7 @@ def test_no_secret_is_printed_and_no_passing_line_wraps(monkeypatch: pytest.Monk
     listener = report.Report("mail", stream)
     listener.progress("packages", 50, "pw-that-is-known " + "x" * 200)
     listener.say("pw-that-is-known")
-    listener.step("checks", "failed", "pw-that-is-known")
+    listener.step("checks", "failed", ["pw-that-is-known"])
     assert "pw-that-is-known" not in stream.getvalue()
     passing = stream.getvalue().split("\r\x1b[K")[1]
     assert len(passing) < 60
@@ -429,8 +429,15 @@ def test_no_secret_is_printed_and_no_passing_line_wraps(monkeypatch: pytest.Monk
 
 def test_a_long_list_of_changes_is_cut_to_its_number() -> None:
     stream = io.StringIO()
-    report.Report("mail", stream).step("packages", "changed", ", ".join(f"install package{n}" for n in range(20)))
+    report.Report("mail", stream).step("packages", "changed", [f"install package{n}" for n in range(20)])
     assert stream.getvalue().rstrip().endswith("install package2 and 17 more")
+
+
+def test_a_change_with_commas_in_it_is_one() -> None:
+    stream = io.StringIO()
+    lines = [f"stop exim{n}.service, which has ports 25, 587 and 465, as nobody else may" for n in range(4)]
+    report.Report("mail", stream).step("ports", "changed", lines)
+    assert stream.getvalue().rstrip().endswith(f"{lines[1]}, {lines[2]} and 1 more")
 
 
 def test_a_package_is_told_of_when_it_is_unpacked_and_before_it_is_set_up() -> None:

@@ -135,9 +135,10 @@ ANSWERS: dict[str, Callable[[], Said]] = {
     "an unknown event": lambda: [says(t="shell", command="id")],
     "an event of a strange kind": lambda: [says(t=["result"], data={})],
     "an event without a kind": lambda: [b"{}\n"],
-    "a step of an unknown state": lambda: [says(t="step", name="x", state=ESCAPES, detail="")],
-    "a step without a name": lambda: [says(t="step", state="ok", detail="")],
-    "a step that is a number": lambda: [says(t="step", name=1, state="ok", detail=2)],
+    "a step of an unknown state": lambda: [says(t="step", name="x", state=ESCAPES, lines=[])],
+    "a step without a name": lambda: [says(t="step", state="ok", lines=[])],
+    "a step that is a number": lambda: [says(t="step", name=1, state="ok", lines=[])],
+    "a step with a text for its lines": lambda: [says(t="step", name="x", state="ok", lines="y")],
     "progress that is no number": lambda: [b'{"t":"progress","name":"x","percent":NaN,"detail":""}\n'],
     "progress that is infinite": lambda: [b'{"t":"progress","name":"x","percent":1e999,"detail":""}\n'],
     "progress that is a text": lambda: [says(t="progress", name="x", percent="50", detail="")],
@@ -151,7 +152,7 @@ ANSWERS: dict[str, Callable[[], Said]] = {
     "a line without end": lambda: endless(b"x" * 4096),
     "a result without end": lambda: [b'{"t":"result","data":"', *[b"x" * 65536] * 10],
     "a flood of words": lambda: endless(says(t="say", text=ESCAPES)),
-    "a flood of steps": lambda: endless(says(t="step", name="x", state="start", detail="")),
+    "a flood of steps": lambda: endless(says(t="step", name="x", state="start", lines=[])),
     "a flood of progress": lambda: endless(says(t="progress", name="x", percent=1, detail="")),
     "a flood of signs of life": lambda: endless(says(t="beat")),
     "a flood of noise": lambda: endless(b"welcome to this machine\n"),
@@ -504,7 +505,7 @@ def test_a_word_a_second_ends_some_time(task: str, longest: float, monkeypatch: 
     def words() -> Iterator[bytes]:
         while True:
             now[0] += 1
-            yield says(t="step", name="x", state="start", detail="")
+            yield says(t="step", name="x", state="start", lines=[])
 
     monkeypatch.setattr(protocol.time, "monotonic", lambda: now[0])
     with pytest.raises(TimeoutError):

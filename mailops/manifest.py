@@ -64,13 +64,13 @@ class Unit(NamedTuple):
     """A systemd unit that owns the paths below its `roots`.
 
     A changed file under a root means `on_change` ("reload" or "restart"); nobody lists handlers by hand.
-    A `mail` service never starts at boot: it waits for the vault.
+    A `mail` unit never starts at boot: it waits for the vault. Its service's `Tie` says so, and nobody else.
     """
 
     unit: str
     roots: tuple[str, ...] = ()
     on_change: str = "reload"
-    mail: bool = True
+    mail: bool = False
     checks: tuple[Check, ...] = ()
 
 

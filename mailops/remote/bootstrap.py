@@ -17,7 +17,7 @@ from .certificates import certificate
 from .changes import before, drift, generations, rollback, sources, transaction, validate
 from .changes.candidate import Candidate, Reachable
 from .changes.run import Run, is_hidden, lines
-from .health import glance, mailboxes
+from .health import glance, look, mailboxes
 from .machine import MANIFEST
 from .services import ports, relay, srs
 from .services.warming import Warming
@@ -102,8 +102,8 @@ def plan(wanted: dict[str, Any], link: Any) -> dict[str, Any]:
             changes["mailboxes"] = mailboxes.converge(wanted, dry_run=True)
     if wanted["dkim"] and opened:
         changes["dkim"] = dkim.converge(wanted["dkim"], link, dry_run=True)
-    if opened:
-        changes["services"] = services.foreseen(wanted["services"], list(candidate.changes))
+    able = machine.able(wanted, opened)
+    changes["services"] = services.foreseen(able["services"], list(candidate.changes))
     return {
         "changes": {room: found for room, found in changes.items() if found},
         "files": _differences(candidate),
@@ -129,8 +129,9 @@ class Convergence(Run):
         self.mountpoint = (wanted["vault"] or {}).get("mountpoint", "")
         self._candidate: Candidate | None = None
         opened = machine.vault_is_open(wanted)
-        if opened:
-            self.glance = glance.Ahead(wanted)
+        able = machine.able(wanted, opened)
+        if able["services"]:
+            self.glance = glance.Ahead(able, () if opened else look.IN_THE_VAULT)
         self._contents: dict[str, bytes] = {}  # that came from the laptop, which sends each file once
         if wanted["vault"] and self.task == "bootstrap":
             conf.require(wanted["vault"])
@@ -204,8 +205,7 @@ class Convergence(Run):
             self.apply(wanted, change, self.record(candidate), self.opened)
         else:
             self.amend(change, candidate.record())
-            if self.opened:
-                self.activate(wanted, [])
+            self.activate(machine.able(wanted, self.opened), [])
         if self.unseen:
             certificate.seen(self.unseen)
             self.link.say("the certificate is new; null clients keep their mail until they know it; next: fab push")

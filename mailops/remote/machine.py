@@ -61,6 +61,18 @@ def vault_is_open(applied: dict[str, Any]) -> bool:
     return all(is_mounted(place) or place == vault["queue"] for place in places(vault))
 
 
+def able(wanted: dict[str, Any], opened: bool) -> dict[str, Any]:
+    """The manifest with what can run now: all of it where the vault is open, else what does not wait for that."""
+    if opened:
+        return wanted
+    services = [service for service in wanted["services"] if not service["mail"]]
+    units = [service["unit"] for service in services]
+    return wanted | {
+        "services": services,
+        "probes": [item for item in wanted["probes"] if item.get("service") in units],
+    }
+
+
 def places(vault: dict[str, Any]) -> list[str]:
     """Where an open vault is mounted: the queue in it has a place of its own, which is mounted while mail runs."""
     return [place for place in (vault["mountpoint"], vault["queue"]) if place]

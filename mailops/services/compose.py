@@ -45,7 +45,7 @@ def manifest_for(site: Site, host: Host, facts: Mapping[str, Any], secrets: Call
         dkim=next((part.dkim for part in parts if part.dkim), None),
         certificates=tuple(item for part in parts for item in part.certificates),
         files=_files(services, at),
-        services=tuple(item for part in parts for item in part.units),
+        services=tuple(item for part in parts for item in tied.marked(part.units, part.ties)),
         probes=tuple(item for part in parts for item in part.probes),
     )
 

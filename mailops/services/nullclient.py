@@ -25,7 +25,6 @@ def service(at: At) -> Service:
                 postfix.UNIT,
                 ("/etc/postfix", CERTIFICATE),
                 "restart",
-                mail=False,  # nothing on this machine waits for a vault
                 checks=postfix.CHECKS,
             ),
         ),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from mailops.manifest import File
+from mailops.manifest import File, Unit
 from mailops.services.service import Tie
 
 DROP_IN = """# What needs the vault runs only while that is open: never at boot, and it stops when the vault goes away.
@@ -37,6 +37,12 @@ def files(ties: Iterable[Tie], vault: str, queue: str) -> list[File]:
         text = DROP_IN + ASSERTION * (not tie.timed) + QUEUE * tie.queue + MEMORY * tie.unit.endswith(".service")
         made[f"/etc/systemd/system/{tie.unit}.d/mailops-vault.conf"] = text.format(vault=vault, queue=queue)
     return [File(path, text.encode()) for path, text in made.items()]
+
+
+def marked(units: Iterable[Unit], ties: Iterable[Tie]) -> Iterable[Unit]:
+    """The units, and whether each waits for the vault."""
+    waiting = {tie.unit for tie in ties}
+    return [unit._replace(mail=unit.unit in waiting) for unit in units]
 
 
 def names(ties: Iterable[Tie]) -> dict[str, Any]:

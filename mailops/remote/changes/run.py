@@ -146,13 +146,14 @@ class Run:
     def apply(self, wanted: dict[str, Any], change: Change, record: dict[str, Any], opened: bool) -> None:
         """Make `record` the active generation, proven, or leave everything as it was.
 
-        While the vault is locked (not `opened`) nothing can be proven: `unlock` does it.
+        While the vault is locked (not `opened`) what waits for it cannot be proven: `unlock` does it.
         AgentError when a daemon's check objects, or when it was rolled back; OSError when the disk is full.
         """
         self.room("checks", lambda: _checked(wanted, change))
         active = generations.active()
         self._keep(change, record, active)
-        running = services.running(wanted["services"]) if opened else []
+        able = machine.able(wanted, opened)
+        running = services.running(able["services"])
         record = record | {"proven": opened, "replaced": record.get("replaced", {}) | change.before}
         transaction.prepare(change, record, self._journal() | {"services": wanted["services"], "running": running})
         self.link.resolute = True  # from here to the end, with or without the laptop
@@ -160,8 +161,7 @@ class Run:
         try:
             self.room("files", lambda: self._put(change))
             renewed = self._take(wanted)
-            if opened:
-                self.activate(wanted, [*change.after, *renewed])
+            self.activate(able, [*change.after, *renewed])
         except Exception as error:  # a mistake of our own included: it must not leave a half-proven machine
             raise self._roll_back(error, wanted, change, active, running, began) from None
         transaction.finish()
@@ -174,8 +174,10 @@ class Run:
         """Tell the daemons of `paths`, start what is down, and await that everything answers.
 
         Where no file was changed whoever does not look well is started afresh; where nothing was, and `prove` is not
-        set, that is all.
+        set, that is all. `wanted` has what can run now, see `machine.able`.
         """
+        if not wanted["services"]:
+            return
         told: list[services.Told] = []
         self.room("services", lambda: _noted(told, services.activate(wanted["services"], [*paths, *self.unseen])))
         if self.glance and not paths:
@@ -250,6 +252,7 @@ class Run:
             renewed = self._take_back()
             if active["number"]:
                 before = machine.manifest()
+                before = machine.able(before, machine.vault_is_open(before))
                 others = [service for service in before["services"] if service["unit"] not in fallen]
                 afresh = [service["unit"] for service in before["services"] if service["unit"] in fallen]
                 paths += renewed

@@ -24,11 +24,11 @@ HELLO = {"smtp": "EHLO [127.0.0.1]", "relay": "EHLO [127.0.0.1]", "lmtp": "LHLO 
 class Ahead:
     """A glance begun while the run has other things to do."""
 
-    def __init__(self, wanted: dict[str, Any]) -> None:
+    def __init__(self, wanted: dict[str, Any], but: tuple[str, ...] = ()) -> None:
         probes = [item for item in wanted["probes"] if not item.get("when")]
         self._suspects: list[dict[str, Any]] = []
         self._asleep: list[str] = []
-        self._health = look.begin(wanted, look.NOT_A_RUNS)
+        self._health = look.begin(wanted, look.NOT_A_RUNS + but)
         self._thread = threading.Thread(target=self._look, args=(probes, wanted["services"]), daemon=True)
         self._thread.start()
 

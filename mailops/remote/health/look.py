@@ -26,7 +26,7 @@ NULL = "/dev/null"
 
 def look(wanted: dict[str, Any], but: tuple[str, ...] = ()) -> dict[str, str]:
     """What is wrong with each thing that the machine of the manifest `wanted` needs, and what to do; "" when it is
-    well. Its vault is open."""
+    well. While its vault is locked `but` has what only an open one shows (IN_THE_VAULT)."""
     every = MAILHOST | EVERYBODY if wanted["vault"] else EVERYBODY | NULL_CLIENT
     looks = {name: asked for name, asked in every.items() if name not in but}
     said: dict[str, str] = dict.fromkeys(looks, "")
@@ -149,4 +149,5 @@ MAILHOST: dict[str, Callable[[dict[str, Any]], str]] = {
     "waiting mail": _waiting,
 }
 NULL_CLIENT: dict[str, Callable[[dict[str, Any]], str]] = {"the mailhost": relay.fault}
+IN_THE_VAULT = tuple(name for name in MAILHOST if name != "certificate")
 NOT_A_RUNS = ("the mailhost", "waiting mail")  # other machines' matters, or of before: no run is measured by them

@@ -469,6 +469,37 @@ def test_an_unlock_that_falls_back_leaves_a_hand_edit_alone_and_names_it(paper: 
     assert (paper.read("main.cf"), paper.read("other")) == (b"1", b"by hand")
 
 
+def beside_the_vault(paper: Paper) -> dict[str, Any]:
+    """A manifest's services and probes: a web server that needs no vault, and Postfix, which does."""
+    web = {"unit": "nginx.service", "roots": [str(paper.etc)], "on_change": "reload", "mail": False, "checks": []}
+    probes = [{"kind": "http", "port": 80, "options": {}, "service": "nginx.service"}]
+    probes += [{"kind": "smtp", "port": 25, "options": {}, "service": "postfix.service"}]
+    return {"services": [web, *paper.manifest()["services"]], "probes": probes}
+
+
+def test_what_needs_no_vault_is_told_and_asked_while_that_is_locked(
+    paper: Paper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(probe, "await_all", lambda probes, *_: asked.extend(item["port"] for item in probes))
+    paper.opened = False
+    paper.push(paper.file("main.cf", b"1"), **beside_the_vault(paper))
+    assert (paper.told, asked) == (["reload nginx.service"], [80])
+    assert not generations.active()["proven"]
+    assert unlock(paper) is None
+    assert (asked, generations.active()["proven"]) == ([80, 80, 25], True)
+
+
+def test_a_push_that_what_needs_no_vault_does_not_survive_is_rolled_back_at_once(paper: Paper) -> None:
+    more = beside_the_vault(paper)
+    paper.push(paper.file("main.cf", b"1"), **more)
+    paper.opened = False
+    paper.bad_once()
+    paper.refused(paper.file("main.cf", b"2"), **more)
+    assert paper.read("main.cf") == b"1"
+    assert paper.told == ["reload nginx.service"] * 2  # of both files, and Postfix of none
+
+
 def test_the_generation_to_fall_back_to_is_not_pruned(paper: Paper, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(generations, "KEPT", 2)
     paper.push(paper.file("main.cf", b"good"))

@@ -6,22 +6,37 @@ import time
 from typing import Any
 
 from mailops import fleet
+from mailops.errors import FAILED, LOCKED, MailopsError
 from mailops.roles import MADE
 from mailops.ssh.machine import BareMachine, Machine
 
 STATES = {"up": "✓ up", "degraded": "✗ degraded", "locked": "● locked", "bare": "● not set up"}
 GIB = 1 << 30
+DAY = 86400
 CLOCK = 300.0  # seconds; what was said may have been on its way for some of them
 
 
-def show(c: Any, as_json: bool = False) -> None:
-    """Ask each machine; a machine that cannot be asked is told of in its line."""
-    fleet.each(c, MADE, _ask, as_json, _print)
+def show(c: Any, as_json: bool = False, quiet: bool = False) -> None:
+    """Ask each machine; one that cannot be asked is told of in its line. `quiet` shows only those that are not up.
 
+    MailopsError when one is not: 4 where it cannot be asked, 1 where mail does not work, 5 where all that is wrong is a
+    locked vault.
+    """
+    states: dict[str, str] = {}
 
-def _print(name: str, result: dict[str, Any]) -> None:
-    for line in _lines(name, result):
-        print(line, flush=True)
+    def ask(machine: Machine) -> dict[str, Any]:
+        result = _ask(machine)
+        states[machine.host.name] = result["state"]
+        return result
+
+    def show_one(name: str, result: dict[str, Any]) -> None:
+        if not quiet or result["state"] != "up":
+            print("\n".join(_lines(name, result)), flush=True)
+
+    fleet.each(c, MADE, ask, as_json, show_one)
+    if down := {name: state for name, state in states.items() if state != "up"}:
+        told = [f"{name} is {STATES.get(state, state)[2:]}" for name, state in down.items()]
+        raise MailopsError(", ".join(told), code=LOCKED if set(down.values()) == {"locked"} else FAILED)
 
 
 def _ask(machine: Machine) -> dict[str, Any]:
@@ -35,17 +50,46 @@ def _lines(name: str, result: dict[str, Any]) -> list[str]:
     head = f"{name:<12} {STATES.get(result['state'], result['state']):<14} Debian {result['release']}"
     if result["state"] == "bare":
         return [f"{head}  next: fab -H {name} bootstrap"]
-    queue = "?" if result["queue"] is None else result["queue"]
-    queue = f"{queue} ({result['held']} on hold)" if result.get("held") else queue
-    head += f"  {result['role']:<9} {result['hostname']}  queue {queue}  up {_span(result['uptime'])}"
+    head += f"  {result['role']:<9} {result['hostname']}  queue {_queue(result)}  up {_span(result['uptime'])}"
+    lines = [head, *_details(result), *_locked(name, result)]
+    bad = _bad(name, result)
+    lines += [f"{'':<12} ✗ {line}" for line in bad] + [f"{'':<12} ● {line}" for line in _odd(name, result)]
+    if any("next" not in line for line in bad):
+        lines.append(f"{'':<12} next: fab -H {name} bootstrap, which starts afresh what does not answer")
+    return lines
+
+
+def _queue(result: dict[str, Any]) -> str:
+    told = "?" if result["queue"] is None else str(result["queue"])
+    if oldest := result.get("oldest"):
+        told += f", oldest {_span(_now(result) - oldest['since'])}"
+    return f"{told} ({result['held']} on hold)" if result.get("held") else told
+
+
+def _details(result: dict[str, Any]) -> list[str]:
+    """Room, certificates, versions: a line below the first."""
     vault = result["vault"]
-    if vault and "free" in vault:
-        head += f"  vault {vault['free'] / GIB:.1f} GiB free"
-    head += "".join(f"  {package} {version}" for package, version in result.get("versions", {}).items())
-    if result["state"] == "locked":
-        task = "bootstrap" if result.get("upgraded") else "unlock"
-        locked = f"{'':<12} the vault is locked, mail is off; next: fab -H {name} {task}"
-        return [head, locked] + [f"{'':<12} ● {line}" for line in _odd(name, result)]
+    told = [f"vault {vault['free'] / GIB:.1f} GiB free"] if vault and "free" in vault else []
+    for leaf in result.get("certificates", []):
+        days = max(0, int((leaf["ends"] - _now(result)) // DAY))
+        told.append(f"certificate {', '.join(leaf['names'])} {days} d left")
+    told += [f"{package} {version}" for package, version in result.get("versions", {}).items()]
+    return [f"{'':<12} {'  '.join(told)}"] if told else []
+
+
+def _locked(name: str, result: dict[str, Any]) -> list[str]:
+    """What a locked machine does all the same, and how it is opened."""
+    if result["state"] != "locked":
+        return []
+    task = "bootstrap" if result.get("upgraded") else "unlock"
+    running = [unit for unit in result.get("able", []) if result["services"].get(unit) == "active"]
+    others = f", {', '.join(running)} runs all the same" if running else ""
+    return [f"{'':<12} the vault is locked, mail is off{others}; next: fab -H {name} {task}"]
+
+
+def _bad(name: str, result: dict[str, Any]) -> list[str]:
+    """What keeps mail from working; of a locked machine, what should work without the vault and does not."""
+    vault, locked = result["vault"], result["state"] == "locked"
     bad = []
     if vault and vault["open"] and not vault.get("answers", True):
         bad = [f"the vault does not answer; next: fab -H {name} lock, then unlock"]
@@ -53,19 +97,18 @@ def _lines(name: str, result: dict[str, Any]) -> list[str]:
         f"{unit} is {state}; next"
         + (f", as root there: systemctl unmask {unit}" if state == "masked" else f": fab -H {name} bootstrap")
         for unit, state in result["services"].items()
-        if state != "active"
+        if state != "active" and (not locked or unit in result.get("able", []))
     ]
-    bad += [f"{probe}: {fleet.told(name, reason)}" for probe, reason in result["probes"].items() if reason]
-    lines = [head] + [f"{'':<12} ✗ {line}" for line in bad] + [f"{'':<12} ● {line}" for line in _odd(name, result)]
-    if any("next" not in line for line in bad):
-        lines.append(f"{'':<12} next: fab -H {name} bootstrap, which starts afresh what does not answer")
-    return lines
+    return bad + [f"{probe}: {fleet.told(name, reason)}" for probe, reason in result["probes"].items() if reason]
 
 
 def _odd(name: str, result: dict[str, Any]) -> list[str]:
     """What does not keep mail from working, and should be looked at."""
     odd = [f"edited on the machine: {', '.join(result['drift'])}; see fab -H {name} drift"] if result["drift"] else []
-    odd += [f"{line}; next: fab -H {name} bootstrap" for line in result.get("certificate_fault", [])]
+    if oldest := result.get("oldest"):
+        odd.append(f"the oldest message in the queue waits: {oldest['reason']}; see: fab -H {name} queue")
+    odd += [fleet.told(name, line) for line in result.get("certificate_fault", [])]
+    odd += [f"{line}; next, as root there: reboot; then fab -H {name} unlock" for line in result.get("reboot", [])]
     if damage := (result["vault"] or {}).get("damage"):
         odd.append(f"{damage['what']}; next: {damage['next']}")
     odd += [f"not yet {line}; next: fab -H {name} bootstrap" for line in result.get("sources", [])]
@@ -80,7 +123,7 @@ def _odd(name: str, result: dict[str, Any]) -> list[str]:
             f"swap is in clear ({', '.join(swap)}), and may hold what a thief of the disk reads; "
             f"next, as root there: swapoff -a, and out of /etc/fstab; or encrypt it"
         )
-    if abs(ahead := result.get("now", time.time()) - time.time()) > CLOCK:
+    if abs(ahead := _now(result) - time.time()) > CLOCK:
         way = f"{_span(abs(ahead))} {'ahead of' if ahead > 0 else 'behind'} this computer's"
         odd.append(f"its clock is {way}; next, on the one that is wrong, as root: timedatectl set-ntp true")
     task = "unlock" if result["state"] == "locked" and not result.get("upgraded") else "bootstrap"
@@ -88,6 +131,11 @@ def _odd(name: str, result: dict[str, Any]) -> list[str]:
     if result.get("upgraded"):
         odd.append(f"{result['upgraded']}; next: fab -H {name} bootstrap")
     return odd + ([interrupted] if result["interrupted"] else []) + ([result["busy"]] if result["busy"] else [])
+
+
+def _now(result: dict[str, Any]) -> float:
+    """By the machine's own clock."""
+    return float(result.get("now", time.time()))
 
 
 def _span(seconds: float) -> str:

@@ -166,10 +166,10 @@ class Demo:
         return address not in (self.site.admin_email, self.site.relay_email)
 
     def fab(self, *words: str) -> str:
-        """Run a task as a person would, and show it."""
+        """Run a task as a person would, and show it. `status` says by its code how the machines are."""
         self.screen.command(f"fab {' '.join(words)}")
         code, said = self.screen.run([str(Path(sys.executable).with_name("fab")), *words], self.env, demo.PROJECT)
-        need(code == 0, f"`fab {' '.join(words)}` ended with {code}")
+        need(code == 0 or words[-1] == "status", f"`fab {' '.join(words)}` ended with {code}")
         return said
 
     def on(self, name: str, script: str, check: bool = True) -> str:

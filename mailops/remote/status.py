@@ -9,7 +9,7 @@ from typing import Any
 from . import machine
 from .certificates import certificate as certificates
 from .changes import drift, generations, sources, transaction
-from .health import look, swap
+from .health import look, reboot, swap
 from .services import daemons, probe
 from .services import queue as queues
 from .shared.errors import AgentError
@@ -17,6 +17,8 @@ from .system import asleep, dpkg, lock
 from .system import units as services
 from .vault import conf
 
+# What is not looked at, by whether the vault is open: None for one that does not answer, and would not let go of us.
+HIDDEN = {True: (), False: look.IN_THE_VAULT, None: (*look.IN_THE_VAULT, "disk")}
 CERTIFICATE = "/etc/mailops/tls/fullchain.pem"
 
 
@@ -30,12 +32,12 @@ def call(args: dict[str, Any], link: Any) -> dict[str, Any]:
     opened = machine.answers(machine.places(wanted["vault"])) if wanted["vault"] else True
     units = services.states([service["unit"] for service in wanted["services"]])
     running = {unit: _state(state) for unit, state in units.items()}
-    asked = [item for item in wanted["probes"] if not item.get("when")]  # the others take their time
-    answers: dict[str, str] = {}
-    if opened:
-        looked = look.begin(wanted)
-        answers = probe.ask_all(asked) | asleep.told(wanted["services"]) | looked()
+    able = machine.able(wanted, bool(opened))
+    asked = [item for item in able["probes"] if not item.get("when")]  # the others take their time
+    looked = look.begin(wanted, HIDDEN[opened])
+    answers = probe.ask_all(asked) | asleep.told(able["services"]) | looked()
     queue = queues.listed() if opened else None  # it lies in the vault
+    oldest = queues.oldest() if queue else None
     if untouched := queues.untouched(queue or [], time.time(), look.LONG):
         answers["queue"] = untouched
     active = generations.active()
@@ -48,8 +50,10 @@ def call(args: dict[str, Any], link: Any) -> dict[str, Any]:
         "upgraded": machine.other_release(wanted),
         "vault": _vault(wanted["vault"], opened) if wanted["vault"] else None,
         "services": running,
+        "able": [service["unit"] for service in able["services"]],
         "probes": answers,
         "queue": None if queue is None else len(queue),
+        "oldest": oldest,
         "held": sum(message.folder == "hold" for message in queue or []),
         "uptime": _uptime(),
         "versions": daemons.versions(service["unit"] for service in wanted["services"]),
@@ -64,7 +68,9 @@ def call(args: dict[str, Any], link: Any) -> dict[str, Any]:
         "sources": sources.waiting(wanted)[:20],
         "now": time.time(),
         "certificate": machine.certificates(CERTIFICATE),
+        "certificates": certificates.served(wanted["certificates"]),
         "certificate_fault": certificates.look(wanted["certificates"]),
+        "reboot": reboot.needed(),
     }
 
 

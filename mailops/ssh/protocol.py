@@ -138,7 +138,10 @@ STATUS = record(
     {"generation": number(), "held": number(), "applied": maybe(WHEN), "now": WHEN, "certificate": certificates}
     | {"certificate_fault": listing(line(), 10), "packages": listing(line(), 20), "swap": listing(line(), 10)}
     | {"sources": listing(line(), 20), "held_packages": listing(PACKAGE, 20)}
-    | {"versions": table(line(CELL), 20, name=PACKAGE), "upgraded": line()},
+    | {"versions": table(line(CELL), 20, name=PACKAGE), "upgraded": line()}
+    | {"able": listing(UNIT, 100), "oldest": maybe(record({"since": WHEN, "reason": line(SHORT)}))}
+    | {"certificates": listing(record({"names": listing(line(CELL), 200), "ends": WHEN}), 10)}
+    | {"reboot": listing(line(), 5)},
 )
 TOOK = real(-MAXIMUM_TIME)  # seconds; earlier versions took them from a clock that could be set back
 PAST = record(

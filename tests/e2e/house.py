@@ -78,6 +78,9 @@ mountpoint -q /vault && [ -e /vault/db/mail.sqlite ] && [ -e /vault/senders/tabl
 ! ps -eo stat= | grep -q ^T && echo up
 """
 
+# How `status` may end where it has asked all machines: its word for how they are.
+WORD = (0, 1, 5)
+
 
 class House:
     """One lab with its site. Everything a test does to it goes through here."""
@@ -195,7 +198,7 @@ class House:
         )
         self._keep(done.stdout, done.stderr)
         assert "Traceback" not in done.stderr, done.stderr
-        if check and done.returncode:
+        if check and done.returncode not in (WORD if "status" in args else (0,)):
             raise AssertionError(f"fab {' '.join(args)} ended {done.returncode}\n{done.stdout}\n{done.stderr}")
         return done
 

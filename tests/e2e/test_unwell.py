@@ -52,6 +52,7 @@ def broken(up: House) -> Iterator[House]:
 
 def test_what_mail_needs_and_is_away_or_closed_is_told(broken: House) -> None:
     told = broken.fab_json("-H", "mail", "status")["mail"]
+    assert broken.fab("-H", "mail", "status", check=False).returncode == 1
     pushed = broken.fab("-H", "mail", "push", check=False)
     assert told["state"] == "degraded"
     assert pushed.returncode == 1

@@ -20,6 +20,7 @@ from ..system.shell import run, write_atomic
 DAY = 86400
 DAYS = 820  # that ours lasts
 DAYS_MAX = 825  # that telephones take
+SOON = 14  # days before the end at which another's is told of
 DAYS_LEFT = 60  # from then on it is made anew, by the next bootstrap
 
 EXTENSIONS = (
@@ -33,6 +34,8 @@ COMMON_NAME = rb"0.1.0.\x06\x03\x55\x04\x03\x0c.[ -~]{1,64}"
 TIME = rb"(?:\x17\x0d\d{12}Z|\x18\x0f\d{14}Z)"
 TIMES = re.compile(rb"0[\x1e\x20\x22](" + TIME + rb")(" + TIME + rb")", re.DOTALL)
 OURS = re.compile(rb"(" + COMMON_NAME + rb")" + TIMES.pattern + rb"\1", re.DOTALL)
+ALTERNATIVES = re.compile(rb"\x06\x03\x55\x1d\x11(?:\x01\x01\xff)?(?=\x04)")
+DNS_NAME = 0x82
 IS_CA = re.compile(rb"\x06\x03\x55\x1d\x13(?:\x01\x01\xff)?\x04.0.\x01\x01\xff", re.DOTALL)
 SERVER_AUTH = bytes.fromhex("06082b06010505070301")
 
@@ -45,9 +48,19 @@ class Leaf(NamedTuple):
     ends: float
     der: bytes
 
+    @property
+    def names(self) -> list[str]:
+        """The dNSNames of subjectAltName (RFC 5280, 4.2.1.6)."""
+        found = ALTERNATIVES.search(self.der)
+        try:
+            names = _elements(_elements(_elements(self.der[found.end() :], 1)[0][1])[0][1]) if found else []
+        except IndexError:
+            return []
+        return [name.decode(errors="replace").lower() for tag, name in names if tag == DNS_NAME]
+
     def is_for(self, name: str) -> bool:
-        """Whether subjectAltName has it (dNSName)."""
-        return b"\x82" + bytes([len(name)]) + name.encode() in self.der
+        """Whether it is for this name, or for all that are beside it ("*", RFC 6125, 6.4.3)."""
+        return bool({name.lower(), "*." + name.lower().partition(".")[2]} & {*self.names})
 
 
 def read(path: str) -> Leaf | None:
@@ -60,6 +73,20 @@ def read(path: str) -> Leaf | None:
         return None
     times = TIMES.search(der)
     return Leaf(bool(OURS.search(der)), _seconds(times[1]), _seconds(times[2]), der) if times else None
+
+
+def _elements(der: bytes, count: int = 1000) -> list[tuple[int, bytes]]:
+    """The first `count` elements of DER: tag and content (X.690, 8.1). IndexError where it is cut off."""
+    found: list[tuple[int, bytes]] = []
+    at = 0
+    while at < len(der) and len(found) < count:
+        tag, size, start = der[at], der[at + 1], at + 2
+        if size & 0x80:
+            start += size & 0x7F
+            size = int.from_bytes(der[at + 2 : start])
+        found.append((tag, der[start : start + size]))
+        at = start + size
+    return found
 
 
 def _seconds(der_time: bytes) -> float:
@@ -99,9 +126,28 @@ def converge(wanted: list[dict[str, Any]], dry_run: bool = False) -> list[str]:
 
 
 def look(wanted: list[dict[str, Any]]) -> list[str]:
-    """What `fab status` says of them."""
-    faults = [(item["names"][0], _why_anew(item)) for item in wanted]
-    return [f"the certificate for {name} is to be made anew: {why}" for name, why in faults if why]
+    """What is to be done about them before clients refuse them, each with the next step."""
+    return [said for item in wanted if (leaf := read(item["cert"])) for said in _faults(item, leaf, time.time())]
+
+
+def _faults(item: dict[str, Any], leaf: Leaf, now: float) -> list[str]:
+    if leaf.ours:
+        why = fault(leaf, item["names"], now)
+        bootstrap = "next: fab -H NAME bootstrap"
+        return [f"the certificate for {item['names'][0]} is to be made anew: {why}; {bootstrap}"] if why else []
+    told, missing = [], [name for name in item["names"] if not leaf.is_for(name)]
+    replace = f"next: put a new one, and its key, in its place ({item['cert']}); then fab -H NAME push"
+    if missing:
+        told.append(f"the certificate is for {', '.join(leaf.names) or 'no name'}, not {', '.join(missing)}; {replace}")
+    if now < leaf.ends < now + SOON * DAY:
+        told.append(f"the certificate for {item['names'][0]} ends on {_day(leaf.ends)}; {replace}")
+    return told
+
+
+def served(wanted: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The names of each, and when it ends (Unix time)."""
+    leaves = [leaf for item in wanted if (leaf := read(item["cert"]))]
+    return [{"names": leaf.names, "ends": leaf.ends} for leaf in leaves if leaf.names]
 
 
 def refused(item: dict[str, Any], now: float) -> str:

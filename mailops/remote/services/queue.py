@@ -132,6 +132,19 @@ def left(now: float, patience: float) -> str:
     return f"{len(reasons)} wait for a mailbox here: {reasons[-1]}" if reasons else ""
 
 
+def oldest() -> dict[str, Any] | None:
+    """Since when (Unix time) the oldest message waits that could not be delivered yet, and why; None for none."""
+    waiting = [(message.get("arrival_time", 0), message) for message in messages()]
+    reasons = (
+        (since, recipient["delay_reason"])
+        for since, message in sorted(waiting, key=lambda pair: pair[0])
+        for recipient in message.get("recipients", [])
+        if recipient.get("delay_reason")
+    )
+    since, reason = next(reasons, (0.0, ""))
+    return {"since": float(since), "reason": reason} if reason else None
+
+
 def messages() -> list[dict[str, Any]]:
     """As postqueue(1) -j has them."""
     found = []

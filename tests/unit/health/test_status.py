@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from mailops.errors import FAILED, LOCKED, UNREACHABLE, MailopsError
 from mailops.health import status as screen
 from mailops.remote.services import queue
 from mailops.remote.system import asleep, dpkg, units
@@ -70,8 +71,77 @@ def test_what_to_type_has_the_machines_name(
 def test_a_clock_that_is_far_off_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], hours: int, words: str
 ) -> None:
-    told = hostile.HONEST["status"] | {"now": time.time() + hours * 3600 + 1, "held": 2}
+    told = hostile.HONEST["status"] | {"now": time.time() + hours * 3600 + 1, "held": 2, "oldest": None}
     screen.show(pretend.site(monkeypatch, tmp_path, lambda *_: told, "mail"))
     said = capsys.readouterr().out
     assert f"● its clock is {words} this computer's" in said if words else "clock" not in said
     assert "queue 0 (2 on hold)" in said
+
+
+def answers(states: dict[str, str]) -> pretend.Agent:
+    """Each machine's own state; the others cannot be reached."""
+
+    def agent(name: str, *_: object) -> object:
+        if name not in states:
+            return MailopsError("no connection", code=UNREACHABLE)
+        vault = {"mountpoint": "/vault", "open": states[name] != "locked"}
+        return hostile.HONEST["status"] | {"state": states[name], "vault": vault}
+
+    return agent
+
+
+@pytest.mark.parametrize(
+    ("states", "code"),
+    [
+        ({"mail": "up", "backup": "up"}, 0),
+        ({"mail": "locked", "backup": "up"}, LOCKED),
+        ({"mail": "locked", "backup": "degraded"}, FAILED),
+        ({"mail": "up", "backup": "bare"}, FAILED),
+        ({"mail": "locked"}, UNREACHABLE),
+    ],
+)
+def test_a_script_learns_it_from_the_exit_code_and_cron_from_the_words(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    states: dict[str, str],
+    code: int,
+) -> None:
+    c = pretend.site(monkeypatch, tmp_path, answers(states), "mail,backup")
+    said = 0
+    try:
+        screen.show(c, quiet=True)
+    except MailopsError as error:
+        said = error.code
+    assert said == code
+    shown = [line.split()[0] for line in capsys.readouterr().out.splitlines() if line[:1].strip()]
+    assert shown == [name for name, state in states.items() if state != "up"]
+
+
+def test_a_locked_machine_shows_what_runs_without_the_vault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = hostile.HONEST["status"] | {"state": "locked", "vault": {"mountpoint": "/vault", "open": False}}
+    told |= {"able": ["nginx.service", "acme.service"], "probes": {"http 80": "no answer"}}
+    told |= {"services": {"nginx.service": "active", "acme.service": "failed", "postfix.service": "inactive"}}
+    with pytest.raises(MailopsError):
+        screen.show(pretend.site(monkeypatch, tmp_path, lambda *_: told, "mail"))
+    said = capsys.readouterr().out
+    assert "mail is off, nginx.service runs all the same; next:" in said
+    assert "✗ acme.service is failed; next: fab -H mail bootstrap" in said
+    assert "✗ http 80: no answer" in said
+    assert "postfix.service is" not in said
+
+
+def test_why_the_oldest_message_waits_and_how_long_the_certificate_lasts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = time.time()
+    told = hostile.HONEST["status"] | {"now": now, "queue": 3, "oldest": {"since": now - 7500, "reason": "no route"}}
+    told |= {"certificates": [{"names": ["mail.example.test", "imap.example.test"], "ends": now + 30.5 * 86400}]}
+    screen.show(pretend.site(monkeypatch, tmp_path, lambda *_: told, "mail"))
+    said = capsys.readouterr().out
+    assert "queue 3, oldest 2 h 5 min" in said
+    assert "● the oldest message in the queue waits: no route; see: fab -H mail queue" in said
+    assert "certificate mail.example.test, imap.example.test 30 d left" in said
+    assert "● the kernel x; next, as root there: reboot" in said

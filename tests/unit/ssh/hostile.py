@@ -197,7 +197,9 @@ HONEST: dict[str, dict[str, Any]] = {
         "held_packages": ["rspamd"],
     }
     | {"upgraded": "this machine runs Debian 13, and the configuration is for Debian 12"}
-    | {"certificate_fault": ["the certificate for mail.example.test is to be made anew"]},
+    | {"certificate_fault": ["the certificate for mail.example.test is to be made anew"], "reboot": ["the kernel x"]}
+    | {"certificates": [{"names": ["mail.example.test"], "ends": 3.0}], "able": ["nginx.service"]}
+    | {"oldest": {"since": 1.0, "reason": "connection refused"}},
     "certificate": {"certificate": PEM},
     "history": {
         "entries": [

@@ -82,3 +82,31 @@ def test_one_that_clients_refuse_for_its_dates_is_told(item: dict[str, Any]) -> 
     assert certificate.refused(item, leaf.starts) == ""
     assert "ended on" in certificate.refused(item, leaf.ends)
     assert "is good from" in certificate.refused(item, leaf.starts - 1)
+
+
+def test_what_somebody_elses_lacks_is_told(item: dict[str, Any]) -> None:
+    sign(item, subject="/O=Some CA", san="*.example.test,DNS:imap.example.org,IP:192.0.2.1")
+    leaf = certificate.read(item["cert"])
+    assert leaf
+    assert leaf.names == ["*.example.test", "imap.example.org"]
+    assert [item["names"] for item in certificate.served([item])] == [leaf.names]
+    assert certificate.look([item]) == []
+    other = item | {"names": [NAME, "deep.mail.example.test", "imap.example.org"]}
+    assert "*.example.test, imap.example.org, not deep.mail.example.test; next: put" in certificate.look([other])[0]
+
+
+@pytest.mark.parametrize(("days", "told"), [(13, "ends on"), (20, "")])
+def test_somebody_elses_that_ends_soon_is_told(item: dict[str, Any], days: int, told: str) -> None:
+    sign(item, subject="/O=Some CA", days=days)
+    assert told in "".join(certificate.look([item]))
+    assert bool(certificate.look([item])) == bool(told)
+
+
+@pytest.mark.parametrize("cut", [1, 5, 9])
+def test_names_that_are_cut_off_are_none(item: dict[str, Any], cut: int) -> None:
+    sign(item)
+    leaf = certificate.read(item["cert"])
+    assert leaf
+    found = certificate.ALTERNATIVES.search(leaf.der)
+    assert found
+    assert leaf._replace(der=leaf.der[: found.end() + cut]).names in ([], [""], [NAME[: cut - 6]])

@@ -9,7 +9,7 @@ from typing import Any
 
 from invoke import Collection, task
 
-from mailops.cli.words import WordTask
+from mailops.cli.words import WordsTask, WordTask
 
 JSON = {"json": "print JSON on stdout, progress on stderr"}
 OVERWRITE = {"overwrite": "replace files that were edited on the machine, too"}
@@ -202,6 +202,97 @@ def mailcfg(c: Any, command: str, json: bool = False) -> None:
     from mailops import accounts
 
     accounts.run(c, shlex.split(command), json)
+
+
+@task(name="ls", help={"each": "every message, however many there are", **JSON})
+def queue_ls(c: Any, each: bool = False, json: bool = False) -> None:
+    """List the mail that waits on the machines, and why.
+
+    Many messages are told by their reasons. `fab queue` is the same.
+
+    Example: fab -H mail queue.ls --each
+    """
+    from mailops import queue
+
+    queue.show(c, each, json)
+
+
+@task(name="show", help={"id": "the ID of a message, as `fab queue` shows it", **JSON})
+def queue_show(c: Any, id: str, json: bool = False) -> None:
+    """Show a message that waits: headers, start of the body.
+
+    Example: fab queue.show 4D37E2B2092
+    """
+    from mailops import queue
+
+    queue.look(c, id, json)
+
+
+@task(name="flush")
+def queue_flush(c: Any) -> None:
+    """Try now to deliver what waits.
+
+    What is on hold stays.
+
+    Example: fab -H mail queue.flush
+    """
+    from mailops import queue
+
+    queue.flush(c)
+
+
+IDS = {"ids": "IDs of messages, as `fab queue` shows them"}
+
+
+@task(
+    klass=WordsTask,
+    positional=["ids"],
+    name="rm",
+    help={
+        **IDS,
+        "deferred": "all that could not be delivered yet, and are not on hold",
+        "all": "all that are there",
+        "yes": "do not ask",
+    },
+)
+def queue_rm(
+    c: Any,
+    ids: str | None = None,
+    deferred: bool = False,
+    all: bool = False,
+    yes: bool = False,
+) -> None:
+    """Delete mail that waits.
+
+    Neither sender nor recipient is told. With --deferred or --all it says how many there are, and asks.
+
+    Example: fab queue.rm 4D37E2B2092 5FDFA6225C3
+    """
+    from mailops import queue
+
+    queue.change(c, "queue.rm", ids, "all" if all else "deferred" if deferred else "", yes)
+
+
+@task(klass=WordsTask, positional=["ids"], name="hold", help={**IDS, "all": "all that are there"})
+def queue_hold(c: Any, ids: str | None = None, all: bool = False) -> None:
+    """Keep mail that waits from being delivered.
+
+    Example: fab queue.hold 4D37E2B2092
+    """
+    from mailops import queue
+
+    queue.change(c, "queue.hold", ids, "all" if all else "")
+
+
+@task(klass=WordsTask, positional=["ids"], name="release", help={**IDS, "all": "all that are on hold"})
+def queue_release(c: Any, ids: str | None = None, all: bool = False) -> None:
+    """Deliver mail that was on hold.
+
+    Example: fab -H mail queue.release --all
+    """
+    from mailops import queue
+
+    queue.change(c, "queue.release", ids, "all" if all else "")
 
 
 @task(name="add", help={"email": "the whole address", **JSON})
@@ -441,10 +532,11 @@ def lab_publish(c: Any) -> None:
     commands.publish(c)
 
 
-def group(name: str, *tasks: Any) -> Collection:
+def group(name: str, *tasks: Any, default: Any = None) -> Collection:
+    """`default` is what the group's own name does."""
     collection = Collection(name)
     for entry in tasks:
-        collection.add_task(entry)
+        collection.add_task(entry, default=entry is default)
     return collection
 
 
@@ -463,6 +555,7 @@ namespace = Collection(
     tunnel,
     trust,
     mailcfg,
+    group("queue", queue_ls, queue_show, queue_flush, queue_rm, queue_hold, queue_release, default=queue_ls),
     group("user", user_add, user_rm, user_ls, user_passwd, user_disable, user_enable),
     group("alias", alias_add, alias_rm, alias_ls),
     group("domain", domain_add, domain_rm, domain_ls),

@@ -26,6 +26,7 @@ AT_ONCE = {
     "status": MADE,
     "drift": MADE,
     "generations": MADE,
+    "queue": MADE,
     "unlock": having("vault"),
     "lock": having("vault"),
 }

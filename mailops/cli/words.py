@@ -2,6 +2,7 @@
 
 * Words that may be left out: `fab rollback` and `fab rollback 5`. Invoke knows words that are required and flags that
   may be left out, nothing in between: it takes every positional argument without a value for a missing one.
+* As many words as there are: `fab queue.rm ID ID`. To Invoke, the second one is the name of a task.
 * `fab rollback --help`: to Invoke, `--help` is the word that `rollback` waits for. So is a flag that does not exist.
 * A line that cannot be understood ends with code 2, and says where help is.
 
@@ -41,6 +42,16 @@ class WordTask(Task):  # type: ignore[type-arg]
         return arguments
 
 
+class WordsTask(WordTask):
+    """One whose last word may be several: they arrive as one text, with blanks between them."""
+
+    def get_arguments(self, ignore_unknown_help: bool | None = None) -> list[Any]:
+        arguments = super().get_arguments(ignore_unknown_help)
+        for argument in arguments:
+            argument.takes_more = argument.positional
+        return arguments
+
+
 def number(text: str, what: str, least: int = 1) -> int:
     """`text` as a whole number from `least` on; MailopsError (2) says that it is not `what`."""
     if not text.isascii() or not text.isdigit() or int(text) < least:
@@ -58,6 +69,9 @@ def _handle(machine: Any, token: str) -> None:
     """The next word: the name of a task begins that task, and is not taken for what may be missing."""
     if token in machine.contexts:
         _let_go(machine.context)
+    elif more := _takes_more(machine, token):
+        more.value = f"{more.value} {token}"
+        return
     if _is_misplaced(machine, token):
         if machine.initial and token in machine.initial.flags and token not in HELP:
             machine.error(f"{token} goes before the name of the task")
@@ -72,6 +86,14 @@ def _is_misplaced(machine: Any, token: str) -> bool:
     context = machine.context
     waits = bool(context and context.missing_positional_args and not machine.waiting_for_flag_value)
     return waits and token.startswith("-") and token not in context.flags
+
+
+def _takes_more(machine: Any, token: str) -> Any:
+    """The word of the task that this one goes to as well; None where it does not."""
+    context = machine.context
+    if not context or token.startswith("-") or machine.waiting_for_flag_value or context.missing_positional_args:
+        return None
+    return next((argument for argument in context.positional_args if getattr(argument, "takes_more", False)), None)
 
 
 def _error(machine: Any, message: str) -> None:

@@ -25,6 +25,7 @@ CALLS = {
     "mailcfg": "accounts.mailcfg.call",
     "dkim": "dkim.call",
     "tunnel": "tunnel.call",
+    "queue": "queue.call",
 }
 
 COMMANDS = {"mailcfg": "accounts.mailcfg.main", "mailboot": "vault.boot.main"}

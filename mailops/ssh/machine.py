@@ -27,7 +27,7 @@ SLOWEST = 1 << 10  # bytes per second that a machine takes, or it is given up
 LAST_WORDS, FAREWELL = 1 << 14, 5.0  # bytes, and seconds, of the stderr of an agent that ended without a result
 SUPPORTED = ("12", "13")  # releases of Debian
 
-ASK_FIRST = ("unlock", "mailcfg")  # calls that change nothing before their question is answered
+ASK_FIRST = ("unlock", "mailcfg", "queue.rm")  # calls that change nothing before their question is answered
 WITHHELD = {"withheld": True}  # in place of an answer, as in mailops/remote/link.py
 
 Answers = dict[str, Callable[[Any], Any]]

@@ -149,6 +149,13 @@ PAST = record(
     {"revision": line(CELL), "seconds": maybe(TOOK), "why": line(SHORT), "generation": maybe(number())},
 )
 GENERATION = record(BY | {"number": number(), "when": WHEN, "revision": line(CELL), "changed": NAMES, "proven": flag})
+MESSAGE_ID = matching(r"[0-9A-Za-z]{5,30}", "ID of a message", 30)
+WAITING = record(
+    {"id": MESSAGE_ID, "queue": WORD, "since": WHEN, "size": number(), "sender": line(CELL), "count": number()}
+    | {"recipients": listing(line(CELL), 10), "reason": line(), "reasons": number()}
+)
+COUNTS = {"count": number(), "held": number()}
+CHANGED = record({"chosen": number(), "done": number(), "missing": listing(MESSAGE_ID, 1000), "agreed": flag})
 SAID = {"lines": listing(line(SHORT)), "error": lines(), "hint": advice}
 
 RESULT: dict[str, Shape] = {
@@ -166,6 +173,15 @@ RESULT: dict[str, Shape] = {
     "drift": record({"files": ENTRIES, "unpushed": NAMES, "locked": flag}, {"generation": number()}),
     "mailcfg": record(SAID | {"code": one_of(0, FAILED, BAD_INPUT), "rows": maybe(rows)}),
     "dkim": record({"keys": dkim_keys, "made": NAMES}),
+    "queue": record(COUNTS | {"now": WHEN, "messages": listing(WAITING, 10_000)}),
+    "queue.flush": record(COUNTS),
+    "queue.show": record(
+        {"now": WHEN, "message": maybe(WAITING), "more": flag}
+        | {"head": listing(line(), 1 << 14), "body": listing(line(), 1 << 13)}
+    ),
+    "queue.rm": CHANGED,
+    "queue.hold": CHANGED,
+    "queue.release": CHANGED,
     "tunnel": record({"password": matching(r"[0-9a-f]{40}", "password", 40)}),
 }
 

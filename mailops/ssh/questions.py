@@ -12,12 +12,13 @@ from typing import Any
 from mailops import printable
 from mailops.roles import ROLES
 from mailops.ssh import protocol
-from mailops.ssh.shapes import Odd, Shape, flag, line, listing, matching, record
+from mailops.ssh.shapes import Odd, Shape, flag, line, listing, matching, number, real, record
 
 FILES = ("manifest", "files")  # also of a plan, which has the daemons check what it would write
 RUN = (*FILES, "revision", "edited")
 # What a machine may ask for in a task, whatever it is for; and what it may where it has a service.
 ALLOWED: dict[str, tuple[str, ...]] = {"bootstrap": RUN, "push": RUN, "plan": FILES, "rollback": ("edited",)}
+ALLOWED["queue.rm"] = ("delete",)
 WITH_SERVICE: dict[tuple[str, str], tuple[str, ...]] = {
     ("bootstrap", "vault"): ("passphrase", "recovery"),
     ("bootstrap", "accounts"): ("hashes",),
@@ -42,6 +43,7 @@ QUESTIONS: dict[str, tuple[str, Shape]] = {
     "hash": ("the hash of a password", line()),
     "revision": ("the revision of the site", nothing),
     "edited": ("hand edits to be shown", protocol.ENTRIES),
+    "delete": ("a yes to deleting mail", record({"count": number(1), "age": real()})),
 }
 
 
@@ -55,6 +57,7 @@ class Questions:
         self._open: dict[str, set[str]] = {}  # what may still be asked for of each kind
         self._new_vault = False
         self._email = _needs_hash(args)
+        self._unsure = bool(args.get("which")) and not args.get("sure")
         self._learn(args.get("manifest"))
 
     def check(self, what: str, data: Any) -> Any:
@@ -102,6 +105,8 @@ class Questions:
                 raise self._odd(what, f"to make a new vault, which {self.task} never does")
         if what == "recovery" and not self._new_vault:
             raise self._odd(what, "although no vault was made")
+        if what == "delete" and not self._unsure:
+            raise self._odd(what, "which was said already")
         if what == "hash" and (not self._email or data != self._email):
             raise self._odd(what, f"of {data[:200]!r}, who was not spoken of")
 

@@ -185,6 +185,9 @@ def test_lock_ends_all_mail_and_unlock_brings_it_back(up: House) -> None:
     assert "locked" in up.fab("lock").stdout
     assert_locked(up)
     assert "already" in up.fab("lock").stdout
+    queue = up.fab("-H", "mail", "queue", check=False)  # which lies in the vault
+    assert (queue.returncode, queue.stdout) == (LOCKED, "")
+    assert "the vault, with the queue, is locked\n  fab -H mail unlock\n" in queue.stderr
     up.fab("unlock")
     assert_up(up)
     assert "already" in up.fab("unlock").stdout

@@ -58,6 +58,17 @@ def answer(*command: str, timeout: float = 10) -> str:
         return ""
 
 
+def beginning(most: int, *command: str) -> tuple[bytes, bool]:
+    """The first `most` bytes of what `command` says, and whether there was more; it is ended then."""
+    import subprocess
+
+    null = subprocess.DEVNULL
+    with subprocess.Popen(command, stdin=null, stdout=subprocess.PIPE, stderr=null, env=ENVIRONMENT) as program:
+        said = program.stdout.read(most + 1) if program.stdout else b""
+        program.kill()
+    return said[:most], len(said) > most
+
+
 def start(*command: str) -> Words:
     """Start a program that only looks at something. The function that is returned awaits it: what it said on stdout."""
     reading, writing = os.pipe()

@@ -178,7 +178,16 @@ BY = {"who": "ann@laptop", "from": "192.0.2.1", "task": "push"}
 RUN = {"changes": {"files": ["/etc/x"]}, "generation": 2}
 DKIM = {"domain": "example.test", "selector": "202612", "name": "202612._domainkey.example.test"}
 DKIM |= {"value": f"v=DKIM1; k=rsa; p={'A' * 200}", "path": "/vault/dkim/example.test.202612.key"}
+WAITING = {"id": "4D37E2B2092", "queue": "deferred", "since": 1.0, "size": 512, "sender": "a@example.test", "count": 1}
+WAITING |= {"recipients": ["b@elsewhere.test"], "reason": "connection refused", "reasons": 1}
+CHANGED = {"chosen": 1, "done": 1, "missing": [], "agreed": True}
 HONEST: dict[str, dict[str, Any]] = {
+    "queue": {"count": 1, "held": 0, "now": 2.0, "messages": [WAITING]},
+    "queue.flush": {"count": 1, "held": 0},
+    "queue.show": {"now": 2.0, "message": WAITING, "head": ["Subject: x"], "body": ["Hello."], "more": True},
+    "queue.rm": CHANGED,
+    "queue.hold": CHANGED,
+    "queue.release": CHANGED,
     "plan": {"changes": {"files": ["/etc/x"]}, "files": [ENTRY], "edited": [ENTRY], "refused": ""}
     | {"interrupted": False, "locked": False, "new_vault": False},
     "bootstrap": RUN | {"locked": False},
@@ -221,12 +230,12 @@ HONEST: dict[str, dict[str, Any]] = {
 
 
 def honest(task: str) -> Script:
-    """A machine that does as it is told; `task` is that of a `converge`."""
+    """A machine that does as it is told; `task` is that of a `converge` or of a `queue`."""
 
     def script(call: str) -> Iterator[bytes]:
         yield HELLO
         if call == "converge":
             yield asks("manifest", FACTS)
-        yield result(HONEST[task if call == "converge" else call])
+        yield result(HONEST[task if call in ("converge", "queue") else call])
 
     return script

@@ -22,7 +22,11 @@ SITE = {
     "mail_users": About(
         "mailboxes and their first passwords (`email`, `pw`); an account that exists keeps its password", "none"
     ),
-    "mail_aliases": About("pairs of `src` and `dst`; several pairs with one `src` deliver to all", "none"),
+    "mail_aliases": About(
+        "pairs of `src` and `dst`; several pairs with one `src` deliver to all, a `src` of `@example.org` takes what "
+        "no mailbox and no other alias of that domain has",
+        "none",
+    ),
     "mail_local_admin_aliases": About(
         "the local parts that go to `admin_email` in each domain", "postmaster, abuse, root and others (RFC 2142)"
     ),

@@ -110,7 +110,7 @@ class Site:
     rspamd: str = "debian"  # or "upstream": whose packages
     rspamd_upstream: Upstream | None = None
     override: Mapping[str, Override] = field(default_factory=dict)  # template variables of every machine
-    notes: tuple[str, ...] = ()  # what is taken otherwise than it was written, a line each
+    notes: tuple[str, ...] = ()  # what is taken otherwise than it was written, or leads to nobody, a line each
 
     def seen_by(self, host: Host) -> Site:
         """The site with those of its own keys that `host` overrides."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,9 @@ def read(path: Path) -> tuple[Site | None, list[str]]:
         if not problems.broken(*inputs):
             for key, text in rule(site):
                 problems.add(key, text)
+    if not problems.lines:
+        doubts = [f"{problems.file}: {key}: {text}" for key, text in rules.to_nobody(site)]
+        site = replace(site, notes=(*site.notes, *doubts)) if doubts else site
     return site, problems.lines
 
 
@@ -284,7 +288,7 @@ USER = forms.table(
 ALIAS = forms.table(
     '{ src = "sales@example.org", dst = "user@example.org" }',
     {
-        "src": forms.text('src = "sales@example.org"', values.address),
+        "src": forms.text('src = "sales@example.org"', values.alias_source),
         "dst": forms.text('dst = "user@example.org"', values.address),
     },
     required=("src", "dst"),

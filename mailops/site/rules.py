@@ -7,7 +7,7 @@ not be read are empty texts here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Set
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -95,10 +95,16 @@ def _ends(site: Site, email: str) -> Iterator[str]:
         address = waiting.pop()
         if address not in seen:
             seen.add(address)
-            known = address if address in leads or address in mailboxes else _without_detail(address)
+            known = _key(address, leads.keys() | mailboxes)
             waiting += leads.get(known, ())
             if known not in leads and known not in mailboxes:
                 yield address
+
+
+def _key(address: str, known: Set[str]) -> str:
+    """What Postfix finds for an address: itself, without its +detail, or an alias for the whole domain; else itself."""
+    whole = f"@{address.rpartition('@')[2]}"
+    return next((key for key in (address, _without_detail(address), whole) if key in known), address)
 
 
 def _own_names(site: Site) -> set[str]:
@@ -134,12 +140,13 @@ def _aliases_end_somewhere(site: Site) -> Found:
     import graphlib
 
     pairs = [(alias.src, alias.dst) for alias in (*site.mail_aliases, *site.system_aliases())]
-    sources = {src for src, _ in pairs}
+    known = {src for src, _ in pairs} | {user.email for user in site.mail_users}
     keepers = {user.email for user in site.mail_users if (user.email, user.email) in set(pairs)}
     before: dict[str, dict[str, None]] = {}  # dicts for sets: the same loop is told the same way
     for src, dst in pairs:
-        if src not in keepers:
-            before.setdefault(dst if dst in sources else _without_detail(dst), {})[src] = None
+        key = _key(dst, known)
+        if src not in keepers and not src == key == f"@{dst.rpartition('@')[2]}":  # to nobody: see `to_nobody`
+            before.setdefault(key, {})[src] = None
     while True:
         try:
             graphlib.TopologicalSorter(before).prepare()
@@ -149,6 +156,27 @@ def _aliases_end_somewhere(site: Site) -> Found:
             yield "mail_aliases", f"{' -> '.join(cycle)} is a loop; let one of them end in a mailbox"
         else:
             return
+
+
+def to_nobody(site: Site) -> Found:
+    """Aliases to an address of ours that nobody has by this file. No fault: `user.add` may have made it a mailbox."""
+    known = {user.email for user in site.mail_users}
+    known |= {alias.src for alias in (*site.mail_aliases, *site.system_aliases())}
+    known |= {email for host in site.hosts.values() for email in host.senders}
+    for number, alias in enumerate(site.mail_aliases, 1):
+        dst, domain = alias.dst, alias.dst.rpartition("@")[2]
+        key = _key(dst, known)
+        if domain in site.mail_domains and (key not in known or key == alias.src == f"@{domain}"):
+            near = _nearest(dst, known)
+            text = f"{quoted(dst)} is neither a mailbox nor an alias of this file, and its mail bounces unless "
+            yield f"mail_aliases[{number}].dst", f"{text}`user.add` made it; {near}add it to mail_users"
+
+
+def _nearest(email: str, known: Iterable[str]) -> str:
+    import difflib
+
+    near = difflib.get_close_matches(email, known, 1, 0.85)
+    return f"did you mean {quoted(near[0])}? else " if near else ""
 
 
 def _without_detail(email: str) -> str:

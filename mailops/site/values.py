@@ -10,6 +10,7 @@ import re
 from pathlib import PurePosixPath
 
 from mailops.remote.shared import idn
+from mailops.remote.shared.address import WHOLE
 
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", re.ASCII)
 _ATOM = r"[a-z0-9!#$%&'*+/=?^_`{|}~-]+"  # RFC 5322, 3.2.3
@@ -80,6 +81,13 @@ def address(text: str) -> str:
     if not _DOT_ATOM.fullmatch(local) or len(local) > 64 or len(local) + len(host) > 253 or not _is_domain(host):
         raise Wrong(f"{quoted(text)} is not an address; write user@domain")
     return f"{local}@{host}"
+
+
+def alias_source(text: str) -> str:
+    """An address, or @domain for what no mailbox and no other alias of the domain has (virtual(5))."""
+    if text.startswith("*@"):
+        raise Wrong(f"{quoted(text)} is not an address; {WHOLE.format(quoted(text[1:]))}")
+    return f"@{domain(text[1:])}" if text.startswith("@") else address(text)
 
 
 def _is_domain(name: str) -> bool:

@@ -120,16 +120,11 @@ def test_a_later_bounce_goes_to_who_wrote_and_a_made_up_one_to_nobody(aliases: H
 
 @pytest.fixture
 def catch_all(aliases: House) -> Iterator[House]:
-    """Who wants one writes it into the database."""
-    into = (
-        "import sqlite3, sys; db = sqlite3.connect('/vault/db/mail.sqlite'); db.execute(sys.stdin.read()); db.commit()"
-    )
-    row = "INSERT INTO aliases(src, dst) VALUES ('@example.test', 'user1@example.test')"
-    aliases.run("mail", f'python3 -c "{into}"', stdin=row)
+    aliases.run("mail", f"mailcfg addalias @example.test {USER1}")
     try:
         yield aliases
     finally:
-        aliases.run("mail", f'python3 -c "{into}"', stdin="DELETE FROM aliases WHERE src = '@example.test'")
+        aliases.run("mail", "mailcfg rmalias @example.test")
 
 
 def test_an_alias_for_a_whole_domain_does_not_have_what_is_made_up(catch_all: House) -> None:

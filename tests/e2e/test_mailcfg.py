@@ -288,6 +288,62 @@ def test_one_alias_of_several_is_removed_by_its_number(up: House, mailcfg: Run, 
     assert mailcfg("rmalias", alias).returncode == 0
 
 
+# An alias for a whole domain
+
+
+@pytest.fixture
+def whole(up: House, ann: Person) -> Iterator[str]:
+    """What nobody in ann's domain has goes to user2; ann herself is disabled."""
+    on_the_machine(up, "addalias", f"@{ann.domain}", "user2@second.test")
+    on_the_machine(up, "addalias", f"away@{ann.domain}", "stranger@elsewhere.test")
+    on_the_machine(up, "disable", ann.email)
+    yield f"@{ann.domain}"
+    on_the_machine(up, "rmalias", f"@{ann.domain}")
+    on_the_machine(up, "rmalias", f"away@{ann.domain}")
+
+
+def test_an_alias_for_a_whole_domain_spares_who_is_there(up: House, whole: str, ann: Person) -> None:
+    on_the_machine(up, "addalias", f"team{whole}", "user1@example.test")
+    try:
+        caught = [strangers_message(up, f"{name}{whole}") for name in ("whoever", "whoever+shop")]
+        hers = [strangers_message(up, address) for address in (ann.email, f"ann+shop{whole}")]
+        teams = strangers_message(up, f"team{whole}")
+        for subject in caught:
+            up.arrives("user2@second.test", subject)
+        up.arrives("user1@example.test", teams)
+        on_the_machine(up, "enable", ann.email)
+        for subject in hers:
+            reaches(up, ann, subject)
+        spared = [*hers, teams]
+        assert [subject for subject in spared if up.messages("user2@second.test", subject)] == []
+    finally:
+        on_the_machine(up, "rmalias", f"team{whole}")
+    assert reply_to_rcpt(up, f"whoever@sub.{ann.domain}")[0] == "5"
+    assert reply_to_rcpt(up, "whoever@second.test").startswith("550 ")
+    on_the_machine(up, "rmalias", whole)
+    assert reply_to_rcpt(up, f"whoever{whole}").startswith("550 ")
+
+
+def test_who_has_a_whole_domain_writes_as_what_is_nobody_elses_there(up: House, whole: str, ann: Person) -> None:
+    up.arrives("user2@second.test", up.submit("user2@second.test", "user2@second.test", sender=f"shop{whole}"))
+    for other in (ann.email, f"ann+x{whole}", f"away{whole}", f"SRS0=x=y=z=a{whole}"):
+        with pytest.raises(smtplib.SMTPRecipientsRefused, match="not owned by user"):
+            up.submit("user2@second.test", "user2@second.test", sender=other)
+    with up.submission() as client:
+        client.login("user2@second.test", up.password("user2@second.test"))
+        for other in (ann.email, f"away{whole}"):
+            client.mail("user2@second.test")
+            client.rcpt("user2@second.test")
+            code, said = client.data(f"From: {other}\r\nSubject: {token()}\r\n\r\nHi.\r\n".encode())
+            assert (code, b"is not an address of" in said) == (554, True), said
+
+
+def test_an_alias_for_a_whole_domain_as_it_is_written_elsewhere_is_refused(up: House) -> None:
+    for done in (door(up, "addalias", "*@second.test", "user1@example.test") for door in DOORS):
+        assert done.returncode == 2
+        assert "write @second.test" in done.stderr
+
+
 # Lists, help, mistakes
 
 

@@ -115,8 +115,10 @@ def _rmuser(work: Work, email: str) -> None:
     work.lines.append(f"removed {email}")
     if os.path.isdir(folder := work.home(email)):
         work.lines.append(f"its mail stays in {folder}")
+    caught = _mention_catch_all(work, email)
     for number, src in work.db.execute("SELECT id, src FROM aliases WHERE dst = ? ORDER BY id", (email,)):
-        work.lines.append(f"note: the alias {src} (id {number}) still points there, and its mail will bounce")
+        ends = "comes there, too" if caught else "will bounce"
+        work.lines.append(f"note: the alias {src} (id {number}) still points there, and its mail {ends}")
     _mention_hosts_toml(work, email in work.place.users)
 
 
@@ -163,7 +165,9 @@ def _addalias(work: Work, src: str, dst: str) -> None:
         raise refused
     work.db.execute("INSERT INTO aliases(src, dst) VALUES (?, ?)", (src, dst))
     work.lines.append(f"added {src} -> {dst}")
-    if work.has("domains", name=domain_of(dst)) and not _leads_somewhere(work, dst):
+    if src.startswith("@"):
+        work.lines.append("it takes what no mailbox and no other alias there has; who is disabled keeps their mail")
+    if work.has("domains", name=domain_of(dst)) and not _exists(work, dst) and not _alias_of(work, dst):
         work.lines.append(f"note: {dst} does not exist here, and what goes there will bounce")
 
 
@@ -181,6 +185,7 @@ def _rmalias(work: Work, src: str, number: str = "") -> None:
     src = gone[0][0]
     if work.has("users", email=src) and gone == [(src, src)] and work.has("aliases", src=src):
         work.lines.append(f"note: {src} keeps no copy any more; its mail goes to its other aliases alone")
+    _mention_catch_all(work, src)
     _mention_hosts_toml(work, any(row in work.place.aliases for row in gone))
 
 
@@ -199,6 +204,8 @@ def objection(work: Work, src: str, dst: str) -> AgentError | None:
         if is_mailbox:
             return None  # beside other destinations: the mailbox keeps a copy
         return AgentError(f"{src} would be an alias of itself, and there is no such mailbox")
+    if src == f"@{domain_of(dst)}" and not _exists(work, dst):
+        return AgentError(f"{dst} does not exist here: {src} would lead to itself", hint=f"mailcfg adduser {dst}")
     if _reaches(work, dst, src):
         return AgentError(f"{src} -> {dst} would make a loop: mail for {dst} comes back to {src} already")
     if is_mailbox and not work.has("aliases", src=src, dst=src):
@@ -208,7 +215,7 @@ def objection(work: Work, src: str, dst: str) -> AgentError | None:
 
 
 def _reaches(work: Work, start: str, goal: str) -> bool:
-    """Whether the aliases lead from `start` to `goal`, looked up with the +detail, then without."""
+    """Whether the aliases lead from `start` to `goal`."""
     seen: set[str] = set()
     waiting = [start]
     while waiting:
@@ -217,14 +224,40 @@ def _reaches(work: Work, start: str, goal: str) -> bool:
             return True
         if here not in seen:
             seen.add(here)
-            query = "SELECT dst FROM aliases WHERE src = ?"
-            waiting += work.column(query, here) or work.column(query, without_detail(here))
+            key = _alias_of(work, here)
+            if key == goal or (goal == f"@{domain_of(here)}" and not _exists(work, here)):
+                return True
+            waiting += work.column("SELECT dst FROM aliases WHERE src = ?", key)
     return False
 
 
-def _leads_somewhere(work: Work, dst: str) -> bool:
-    names = (dst, without_detail(dst))
+def _alias_of(work: Work, email: str) -> str:
+    """The alias that mail for an address goes by, as Postfix asks: with the +detail, without it, for the whole domain;
+    "" for a mailbox or nobody."""
+    for name in (email, without_detail(email)):
+        if work.has("aliases", src=name):
+            return name
+        if work.has("users", email=name):
+            return ""
+    whole = f"@{domain_of(email)}"
+    return whole if work.has("aliases", src=whole) else ""
+
+
+def _exists(work: Work, email: str) -> bool:
+    """As a mailbox, or an alias of its own."""
+    names = (email, without_detail(email))
     return any(work.has("users", email=name) or work.has("aliases", src=name) for name in names)
+
+
+def _mention_catch_all(work: Work, email: str) -> bool:
+    """Whether an alias for the whole domain takes what is for `email` now, which is nobody's any more."""
+    whole = f"@{domain_of(email)}"
+    if _exists(work, email) or _alias_of(work, email) != whole or email == whole:
+        return False
+    others = [dst for dst in work.column("SELECT dst FROM aliases WHERE src = ? ORDER BY dst", whole) if dst != email]
+    if others:
+        work.lines.append(f"note: what comes for {email} goes to {', '.join(others)} from now on (alias {whole})")
+    return bool(others)
 
 
 def _need_domain(work: Work, email: str) -> None:

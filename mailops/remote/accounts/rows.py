@@ -110,7 +110,7 @@ def _fill(db: sqlite3.Connection, wanted: dict[str, Any], hashes: dict[str, str]
         if db.execute(insert, (email, hashed)).rowcount:
             rows.append(f"user {email}")
     remarks = []
-    for src, dst in wanted["aliases"]:
+    for src, dst in sorted(wanted["aliases"], key=lambda row: row[0].startswith("@")):  # they ask for the others
         if work.has("aliases", src=src, dst=dst):
             continue
         if refused := objection(work, src, dst):

@@ -12,6 +12,7 @@ DOT_ATOM = re.compile(rf"(?!-){ATOM}(\.{ATOM})*")  # a server refuses a leading 
 # What can log in. It is also a folder below the vault, and a mask for sessions that are ended.
 MAILBOX = re.compile(r"[a-z0-9_][a-z0-9_-]*(\.[a-z0-9_-]+)*")
 LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+WHOLE = "for what no mailbox and no other alias of the domain has, write {}"
 
 
 def address(text: str) -> str:
@@ -21,6 +22,13 @@ def address(text: str) -> str:
     if not DOT_ATOM.fullmatch(local) or len(local) > 64 or len(local) + len(host) > 253 or not _is_domain(host):
         raise AgentError(f"{text!r} is not an address", hint="write user@domain", code=BAD_INPUT)
     return f"{local}@{host}"
+
+
+def source(text: str) -> str:
+    """What an alias may be of: an address, or @domain for what no mailbox and no other alias there has."""
+    if text.startswith("*@"):
+        raise AgentError(f"{text!r} is not an address", hint=WHOLE.format(text[1:]), code=BAD_INPUT)
+    return f"@{domain(text[1:])}" if text.startswith("@") else address(text)
 
 
 def domain(text: str) -> str:

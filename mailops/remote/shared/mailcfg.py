@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from . import passwords
-from .address import address, domain
+from .address import address, domain, source
 from .errors import BAD_INPUT, AgentError
 
 HELP = """\
@@ -33,7 +33,8 @@ mailcfg <command>
  disable <email>        Marks user as inactive
  enable <email>         Marks user as active
 
-A password that is left out is asked for."""
+A password that is left out is asked for. A <src> of @<dom> takes what
+no mailbox and no other alias of the domain has."""
 
 # The words that each command takes; those in brackets may be left out.
 USAGE_OF = {
@@ -96,6 +97,8 @@ def _word(name: str, kind: str, text: str) -> str:
         return text
     if kind == "-id":
         return kind
+    if kind == "<src>" and (name == "addalias" or text.startswith("@")):  # one of before may go whatever it is
+        return source(text)
     try:
         return address(text)
     except AgentError as error:

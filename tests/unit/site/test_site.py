@@ -326,6 +326,18 @@ WRONG: dict[str, tuple[str, str, str]] = {
         ALIASES + A_TO_B + '{ src = "b@second.test", dst = "a+x@second.test" },\n',
         r"mail_aliases: .* is a loop; .*",
     ),
+    "loop of two domains": (
+        ALIASES,
+        ALIASES
+        + '{ src = "@example.test", dst = "x@second.test" },\n{ src = "@second.test", dst = "x@example.test" },\n',
+        r"mail_aliases: @.*\.test -> @.*\.test -> @.*\.test is a loop; .*",
+    ),
+    "alias for a whole domain, as elsewhere": (
+        '"sales@example.test"',
+        '"*@example.test"',
+        r'mail_aliases\[1\]\.src: "\*@example\.test" is not an address; for what no mailbox and no other alias of the '
+        r'domain has, write "@example\.test"',
+    ),
     "loop through a system alias": (
         'admin_email = "admin@example.test"',
         'admin_email = "info@second.test"\nmail_local_admin_aliases = ["postmaster", "staff"]',
@@ -579,6 +591,25 @@ def test_a_wrong_source_gets_its_one_line(tmp_path: Path, changes: dict[str, str
 def test_upstreams_rspamd_has_no_source_by_default(tmp_path: Path) -> None:
     (problem,) = _problems(tmp_path, _mutated(TOP, f'{TOP}rspamd = "upstream"\n'))
     assert "rspamd_upstream: is missing, and rspamd is upstream's; write rspamd_upstream = {" in problem
+
+
+@pytest.mark.parametrize(
+    ("rows", "told"),
+    [
+        ('{ src = "a@second.test", dst = "usr@second.test" },', '"usr@second.test" is neither a mailbox nor an alias'),
+        ('{ src = "a@second.test", dst = "usr@second.test" },', 'did you mean "user@second.test"?'),
+        ('{ src = "@second.test", dst = "ghost@second.test" },', '"ghost@second.test" is neither'),
+        ('{ src = "@second.test", dst = "user@second.test" }, { src = "a@second.test", dst = "b@second.test" },', ""),
+        ('{ src = "a@second.test", dst = "user+x@second.test" },', ""),
+        ('{ src = "a@second.test", dst = "postmaster@second.test" },', ""),
+        ('{ src = "a@second.test", dst = "b@elsewhere.test" },', ""),
+    ],
+)
+def test_an_alias_to_nobody_here_is_named_and_is_no_fault(tmp_path: Path, rows: str, told: str) -> None:
+    """The database may have a mailbox of that name, which `user.add` made."""
+    notes = _load(tmp_path, _mutated(ALIASES, f"{ALIASES}{rows}\n")).notes
+    assert len(notes) == bool(told), notes
+    assert told in "".join(notes)
 
 
 def test_a_loop_through_a_system_alias_is_found(tmp_path: Path) -> None:

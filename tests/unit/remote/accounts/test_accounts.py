@@ -360,6 +360,37 @@ def test_an_alias_does_not_take_a_mailbox_away_unless_a_copy_stays(mailcfg: Call
     assert "keeps no copy" in mailcfg("rmalias", "-id", number)[1]
 
 
+def test_an_alias_for_a_whole_domain_leads_to_somebody_and_ends_what_would_bounce(
+    mailcfg: Callable[..., list[str]], place: Place
+) -> None:
+    whole, user1, user2 = "@second.test", "user1@example.test", "user2@second.test"
+    assert refused(mailcfg, "addalias", "*@second.test", user1, code=2).hint.endswith(f"write {whole}")
+    assert refused(mailcfg, "addalias", whole, "ghost@second.test").hint == "mailcfg adduser ghost@second.test"
+    assert mailcfg("addalias", "@Second.test", user1)[0] == f"added {whole} -> {user1}"
+    assert len(mailcfg("addalias", "sales@second.test", "whoever@second.test")) == 1
+    mailcfg("addalias", "away@example.test", "whoever@second.test")
+    mailcfg("rmalias", whole)
+    assert "loop" in refused(mailcfg, "addalias", whole, "away@example.test").message
+    mailcfg("addalias", whole, user1)
+    said = mailcfg("rmuser", user2)
+    assert f"note: what comes for {user2} goes to {user1} from now on (alias {whole})" in said
+    assert "comes there, too" in said[2]
+    assert mailcfg("rmalias", "sales@second.test")[1].startswith("note: what comes for sales@second.test goes to user1")
+    assert mailcfg("rmalias", whole) == [f"removed {whole} -> {user1}"]
+    rows_of = sqlite3.connect(place.database)
+    rows_of.execute("INSERT INTO aliases(src, dst) VALUES ('*@second.test', 'user1@example.test')")
+    rows_of.commit()
+    rows_of.close()
+    assert mailcfg("rmalias", "*@second.test") == ["removed *@second.test -> user1@example.test"]
+
+
+def test_converge_adds_an_alias_for_a_whole_domain_after_those_that_it_leads_to(wanted: dict[str, Any]) -> None:
+    pairs = [["@second.test", "info@second.test"], ["info@second.test", "user2@second.test"]]
+    link = hashing()
+    assert "alias @second.test -> info@second.test" in account_rows.converge(wanted | {"aliases": pairs}, link)
+    assert link.said == []
+
+
 def test_rmalias(mailcfg: Callable[..., list[str]], place: Place) -> None:
     mailcfg("addalias", "all@example.test", "admin@example.test")
     mailcfg("addalias", "all@example.test", "user1@example.test")
@@ -412,7 +443,9 @@ BAD = [
     ("passwd", "a", SECRET),
     ("addalias", "a@example.test"),
     ("addalias", "a@example.test", "nowhere"),
-    ("addalias", "@example.test", "a@example.test"),
+    ("addalias", "*@example.test", "a@example.test"),
+    ("addalias", "a@example.test", "@example.test"),
+    ("addalias", "@localhost", "a@example.test"),
     ("addalias", "a@example.test", "b@example.test,c@example.test"),
     ("adddom", "localhost"),
     ("adddom", "-x.test"),

@@ -52,9 +52,9 @@ def _lines(name: str, result: dict[str, Any]) -> list[str]:
         return [f"{head}  next: fab -H {name} bootstrap"]
     head += f"  {result['role']:<9} {result['hostname']}  queue {_queue(result)}  up {_span(result['uptime'])}"
     lines = [head, *_details(result), *_locked(name, result)]
-    bad = _bad(name, result)
-    lines += [f"{'':<12} ✗ {line}" for line in bad] + [f"{'':<12} ● {line}" for line in _odd(name, result)]
-    if any("next" not in line for line in bad):
+    lines += [f"{'':<12} ✗ {line}" for line in _bad(name, result)]
+    lines += [f"{'':<12} ● {line}" for line in _odd(name, result)]
+    if result["unadvised"]:
         lines.append(f"{'':<12} next: fab -H {name} bootstrap, which starts afresh what does not answer")
     return lines
 
@@ -113,7 +113,7 @@ def _odd(name: str, result: dict[str, Any]) -> list[str]:
         odd.append(f"{damage['what']}; next: {damage['next']}")
     odd += [f"not yet {line}; next: fab -H {name} bootstrap" for line in result.get("sources", [])]
     if broken := result.get("packages"):
-        anew = "; then apt-get install --reinstall what must be" if "must be reinstalled" in str(broken) else ""
+        anew = "; then apt-get install --reinstall what must be" if result.get("torn") else ""
         odd.append(f"packages are half installed: {', '.join(broken)}; next, as root there: dpkg --configure -a{anew}")
     if held := result.get("held_packages"):
         names = " ".join(held)

@@ -34,8 +34,12 @@ def call(args: dict[str, Any], link: Any) -> dict[str, Any]:
     running = {unit: _state(state) for unit, state in units.items()}
     able = machine.able(wanted, bool(opened))
     asked = [item for item in able["probes"] if not item.get("when")]  # the others take their time
-    looked = look.begin(wanted, HIDDEN[opened])
-    answers = probe.ask_all(asked) | asleep.told(able["services"]) | looked()
+    looking = look.begin(wanted, HIDDEN[opened])
+    answers = probe.ask_all(asked)
+    unadvised = [name for name, said in answers.items() if said]
+    looked = looking()
+    unadvised += [name for name, said in looked.items() if not said.advises]
+    answers |= asleep.told(able["services"]) | {name: said.words for name, said in looked.items()}
     queue = queues.listed() if opened else None  # it lies in the vault
     oldest = queues.oldest() if queue else None
     if untouched := queues.untouched(queue or [], time.time(), look.LONG):
@@ -52,6 +56,7 @@ def call(args: dict[str, Any], link: Any) -> dict[str, Any]:
         "services": running,
         "able": [service["unit"] for service in able["services"]],
         "probes": answers,
+        "unadvised": unadvised,
         "queue": None if queue is None else len(queue),
         "oldest": oldest,
         "held": sum(message.folder == "hold" for message in queue or []),
@@ -62,7 +67,8 @@ def call(args: dict[str, Any], link: Any) -> dict[str, Any]:
         "busy": (busy := lock.holder()),
         "interrupted": not busy and transaction.pending() is not None,
         "drift": [entry["path"] for entry in drift.edits(wanted, active, bool(opened))],
-        "packages": dpkg.broken()[:20],
+        "packages": (broken := dpkg.broken()[:20]),
+        "torn": dpkg.torn()[:20] if broken else [],
         "held_packages": dpkg.held(wanted["packages"])[:20],
         "swap": swap.in_clear()[:10] if wanted["vault"] else [],
         "sources": sources.waiting(wanted)[:20],

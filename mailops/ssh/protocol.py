@@ -134,9 +134,14 @@ STATUS = record(
     {"state": line(32), "role": line(), "hostname": line(), "release": number(0, 99), "queue": maybe(number())}
     | {"vault": maybe(either(OPEN, either(SILENT, record(VAULT | {"open": one_of(False)}, DAMAGE))))}
     | {"services": table(WORD, name=UNIT), "probes": table(line()), "uptime": real(), "drift": NAMES}
-    | {"busy": line(), "interrupted": flag},
+    | {"busy": line(), "interrupted": flag, "unadvised": NAMES},
     {"generation": number(), "held": number(), "applied": maybe(WHEN), "now": WHEN, "certificate": certificates}
-    | {"certificate_fault": listing(line(), 10), "packages": listing(line(), 20), "swap": listing(line(), 10)}
+    | {
+        "certificate_fault": listing(line(), 10),
+        "packages": listing(line(), 20),
+        "torn": listing(PACKAGE, 20),
+        "swap": listing(line(), 10),
+    }
     | {"sources": listing(line(), 20), "held_packages": listing(PACKAGE, 20)}
     | {"versions": table(line(CELL), 20, name=PACKAGE), "upgraded": line()}
     | {"able": listing(UNIT, 100), "oldest": maybe(record({"since": WHEN, "reason": line(SHORT)}))}

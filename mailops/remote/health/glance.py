@@ -34,7 +34,7 @@ class Ahead:
 
     def is_healthy(self) -> bool:
         """Whether what the daemons need was as it should be when this was begun."""
-        return not any(self._health().values())
+        return not any(said.words for said in self._health().values())
 
     def _look(self, probes: list[dict[str, Any]], services: list[dict[str, Any]]) -> None:
         self._asleep.extend(asleep.found(services))

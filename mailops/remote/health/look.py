@@ -9,7 +9,7 @@ import stat
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from .. import dkim
 from ..accounts import database, senders
@@ -24,12 +24,19 @@ LONG = 300.0  # seconds; mail that waits is a matter of a moment, or of a minute
 NULL = "/dev/null"
 
 
-def look(wanted: dict[str, Any], but: tuple[str, ...] = ()) -> dict[str, str]:
-    """What is wrong with each thing that the machine of the manifest `wanted` needs, and what to do; "" when it is
-    well. While its vault is locked `but` has what only an open one shows (IN_THE_VAULT)."""
+class Said(NamedTuple):
+    """What is wrong, or "" when it is well; and whether that says what to do."""
+
+    words: str = ""
+    advises: bool = True
+
+
+def look(wanted: dict[str, Any], but: tuple[str, ...] = ()) -> dict[str, Said]:
+    """What is said of each thing that the machine of the manifest `wanted` needs. While its vault is locked `but` has
+    what only an open one shows (IN_THE_VAULT)."""
     every = MAILHOST | EVERYBODY if wanted["vault"] else EVERYBODY | NULL_CLIENT
     looks = {name: asked for name, asked in every.items() if name not in but}
-    said: dict[str, str] = dict.fromkeys(looks, "")
+    said: dict[str, Said] = dict.fromkeys(looks, Said())
 
     def ask(name: str) -> None:
         said[name] = _said(looks[name], wanted)
@@ -42,13 +49,13 @@ def look(wanted: dict[str, Any], but: tuple[str, ...] = ()) -> dict[str, str]:
     return said
 
 
-def begin(wanted: dict[str, Any], but: tuple[str, ...] = ()) -> Callable[[], dict[str, str]]:
+def begin(wanted: dict[str, Any], but: tuple[str, ...] = ()) -> Callable[[], dict[str, Said]]:
     """Begin to look; the function that is returned awaits it."""
-    said: dict[str, str] = {}
+    said: dict[str, Said] = {}
     thread = threading.Thread(target=lambda: said.update(look(wanted, but)), daemon=True)
     thread.start()
 
-    def result() -> dict[str, str]:
+    def result() -> dict[str, Said]:
         thread.join()
         return said
 
@@ -57,19 +64,19 @@ def begin(wanted: dict[str, Any], but: tuple[str, ...] = ()) -> Callable[[], dic
 
 def faults(wanted: dict[str, Any]) -> dict[str, str]:
     """What is wrong by which a run is measured."""
-    return {name: said for name, said in look(wanted, but=NOT_A_RUNS).items() if said}
+    return {name: said.words for name, said in look(wanted, but=NOT_A_RUNS).items() if said.words}
 
 
-def _said(asked: Callable[[dict[str, Any]], str], wanted: dict[str, Any]) -> str:
+def _said(asked: Callable[[dict[str, Any]], str], wanted: dict[str, Any]) -> Said:
     """A disk that fails, or a vault that goes away meanwhile, is an answer as well."""
     try:
-        return asked(wanted)
+        return Said(asked(wanted))
     except AgentError as error:
-        return f"{error.message}; next: {error.hint}" if error.hint else error.message
+        return Said(f"{error.message}; next: {error.hint}") if error.hint else Said(error.message, advises=False)
     except OSError as error:
-        return f"{error.filename or 'a file'}: {error.strerror}"
+        return Said(f"{error.filename or 'a file'}: {error.strerror}", advises=False)
     except Exception as error:  # it must not pass for well
-        return f"it cannot be looked at ({type(error).__name__}: {error})"
+        return Said(f"it cannot be looked at ({type(error).__name__}: {error})", advises=False)
 
 
 def _room(wanted: dict[str, Any]) -> str:
@@ -137,6 +144,7 @@ def _waiting(wanted: dict[str, Any]) -> str:
     return f"{said}; next, when that is mended, as root there: {queue.AGAIN}" if said else ""
 
 
+# Each returns what is wrong and what to do, "" for nothing.
 EVERYBODY: dict[str, Callable[[dict[str, Any]], str]] = {"disk": _room, "resolver": _names, NULL: _null}
 MAILHOST: dict[str, Callable[[dict[str, Any]], str]] = {
     "accounts": _accounts,

@@ -67,6 +67,25 @@ def test_what_to_type_has_the_machines_name(
     assert "✗ DKIM: the key is missing; next: fab -H mail bootstrap\n" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("unadvised", [[], ["smtp 25"]])
+def test_a_machine_that_does_not_say_what_to_do_is_to_be_bootstrapped_whatever_its_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], unadvised: list[str]
+) -> None:
+    probes = {"smtp 25": "450 come back next week", "SRS": "it is too short"}
+    told = hostile.HONEST["status"] | {"probes": probes, "unadvised": unadvised, "upgraded": ""}
+    screen.show(pretend.site(monkeypatch, tmp_path, lambda *_: told, "mail"))
+    assert ("which starts afresh what does not answer" in capsys.readouterr().out) == bool(unadvised)
+
+
+@pytest.mark.parametrize("torn", [[], ["dovecot-core"]])
+def test_what_dpkg_cannot_finish_is_to_be_reinstalled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], torn: list[str]
+) -> None:
+    told = hostile.HONEST["status"] | {"torn": torn}
+    screen.show(pretend.site(monkeypatch, tmp_path, lambda *_: told, "mail"))
+    assert ("apt-get install --reinstall" in capsys.readouterr().out) == bool(torn)
+
+
 @pytest.mark.parametrize(("hours", "words"), [(3, "3 h 0 min ahead of"), (-49, "2 d behind"), (0, "")])
 def test_a_clock_that_is_far_off_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], hours: int, words: str

@@ -197,11 +197,12 @@ HONEST: dict[str, dict[str, Any]] = {
     "lock": RUN | {"changed": True},
     "status": {"state": "up", "role": "mailhost", "hostname": "mail.example.test", "release": 13, "queue": 0}
     | {"vault": {"mountpoint": "/vault", "open": True, "free": 1 << 30}, "services": {"postfix.service": "active"}}
-    | {"probes": {"smtp": ""}, "uptime": 10.5, "drift": ["/etc/x"], "busy": "", "interrupted": False}
+    | {"probes": {"smtp": ""}, "uptime": 10.5, "drift": ["/etc/x"], "busy": "", "interrupted": False, "unadvised": []}
     | {"generation": 1, "applied": 1.0, "now": 2.0, "certificate": PEM}
     | {
         "versions": {"rspamd": "3.12.1-1"},
         "packages": ["dovecot-core is half-configured"],
+        "torn": ["dovecot-core"],
         "sources": ["rspamd from https://x.test/"],
         "held_packages": ["rspamd"],
     }

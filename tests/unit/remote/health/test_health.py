@@ -52,7 +52,7 @@ def wanted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 def seen(wanted: dict[str, Any]) -> dict[str, str]:
     """By those of the looks that need nothing of a real machine."""
     names = ("accounts", "mailboxes", "senders", "SRS", "DKIM", "folders", "certificate")
-    return {name: said for name in names if (said := health._said(health.MAILHOST[name], wanted))}
+    return {name: said for name in names if (said := health._said(health.MAILHOST[name], wanted).words)}
 
 
 def test_all_is_well(wanted: dict[str, Any]) -> None:
@@ -118,9 +118,11 @@ def test_what_cannot_be_looked_at_does_not_pass_for_well() -> None:
 
         return look
 
-    assert health._said(refuses(OSError(5, "Input/output error", "/vault/x")), {}) == "/vault/x: Input/output error"
-    assert health._said(refuses(AgentError("it is damaged", "mend it")), {}) == "it is damaged; next: mend it"
-    assert "KeyError" in health._said(refuses(KeyError("x")), {})
+    broken = health._said(refuses(OSError(5, "Input/output error", "/vault/x")), {})
+    assert broken == ("/vault/x: Input/output error", False)
+    assert health._said(refuses(AgentError("it is damaged", "mend it")), {}) == ("it is damaged; next: mend it", True)
+    assert health._said(refuses(AgentError("come next week")), {}) == ("come next week", False)
+    assert "KeyError" in health._said(refuses(KeyError("x")), {}).words
 
 
 # Who may do what

@@ -92,8 +92,8 @@ def _hash_of(email: str, pw: Secret) -> str:
     try:
         return hash_password(secrets.resolve(pw), pw.where)
     except MailopsError as error:
-        what = error.message.removeprefix(f"{pw.where}: ")
-        raise MailopsError(f"the password of {email} ({pw.where}): {what}", error.hint, error.code) from None
+        where = f"the password of {email} ({pw.where})"
+        raise MailopsError(error.what, error.hint, error.code, where) from None
 
 
 def ask_hash(email: str) -> str:
@@ -107,17 +107,17 @@ def hash_password(pw: str, where: str = "") -> str:
     """As `mailops.remote.accounts.crypt` does it, by passlib. MailopsError names `where` the password comes from."""
     from passlib.hash import bcrypt
 
-    with _as_mailops_error(f"{where}: " if where else ""):
+    with _as_mailops_error(where):
         passwords.check(pw)
     return passwords.SCHEME + str(bcrypt.using(rounds=passwords.ROUNDS, ident="2b", truncate_error=True).hash(pw))
 
 
 @contextmanager
-def _as_mailops_error(prefix: str = "") -> Iterator[None]:
+def _as_mailops_error(where: str = "") -> Iterator[None]:
     try:
         yield
     except AgentError as error:
-        raise MailopsError(prefix + error.message, _here(error.hint), error.code) from None
+        raise MailopsError(error.message, _here(error.hint), error.code, where) from None
 
 
 def _here(text: str) -> str:

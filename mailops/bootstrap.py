@@ -177,9 +177,9 @@ def _introduce(c: Any, relays: list[str]) -> None:
         raise
     except MailopsError as error:
         hint = f"when that is mended: fab -H {mailhost.name} push"
-        what = error.message.removeprefix(f"{mailhost.name}: ")
-        what = f"{mailhost.name}: {what} (it is to be told of {names}, whose mail waits until then)"
-        raise MailopsError(what, hint, error.code) from error
+        what = error.what if error.where == mailhost.name else error.message
+        what = f"{what} (it is to be told of {names}, whose mail waits until then)"
+        raise MailopsError(what, hint, error.code, mailhost.name) from error
     _doubt_mailhost()
 
 

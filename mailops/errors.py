@@ -36,12 +36,15 @@ class Untouched(KeyboardInterrupt):
 class MailopsError(Exception):
     """A user's problem, told in one line, with the next thing to type in a second.
 
-    The command line prints it and exits with `code`; no traceback is shown.
+    The command line prints it and exits with `code`; no traceback is shown. `where` it is (a machine, a key of
+    hosts.toml) stands before `what` is wrong in the `message`.
     """
 
-    def __init__(self, message: str, hint: str = "", code: int = FAILED) -> None:
-        super().__init__(message)
-        self.message = message
+    def __init__(self, what: str, hint: str = "", code: int = FAILED, where: str = "") -> None:
+        self.message = f"{where}: {what}" if where else what
+        super().__init__(self.message)
+        self.what = what
+        self.where = where
         self.hint = hint
         self.code = code
 

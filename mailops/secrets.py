@@ -130,7 +130,7 @@ def _is_text(value: str) -> bool:
 
 
 def _error(secret: Secret, what: str, hint: str) -> MailopsError:
-    return MailopsError(f"{secret.where}: {what}", hint, BAD_INPUT)
+    return MailopsError(what, hint, BAD_INPUT, secret.where)
 
 
 def _prompt(secret: Secret) -> str:

@@ -170,10 +170,10 @@ class PinnedConnection(fabric.Connection):  # type: ignore[misc]
             ):
                 where = f"{self.user}@{self.host}"
                 hint = f"try `ssh {where}`; name the key with `identity` under [hosts.{name}], or load it with ssh-add"
-                return MailopsError(f"{name}: {where} lets none of our keys in ({reason(error)})", hint, UNREACHABLE)
+                return MailopsError(f"{where} lets none of our keys in ({reason(error)})", hint, UNREACHABLE, name)
         where = f"{self.host} port {self.port}"
         hint = f"is it running, and is its address right in {self.site.path.name}?"
-        return MailopsError(f"{name}: no connection to {where}: {reason(error)}", hint, UNREACHABLE)
+        return MailopsError(f"no connection to {where}: {reason(error)}", hint, UNREACHABLE, name)
 
 
 def _hop(site: Site, wanted: dict[str, Any]) -> Host:

@@ -25,7 +25,7 @@ class Refuse(paramiko.MissingHostKeyPolicy):
         hint = f"look at its fingerprint and pin it: fab trust {self.host.name}"
         if self.host.role == JUMP:
             hint = "it is a hop of ssh_config: log in there once with ssh, or give it a [hosts] entry of its own"
-        raise MailopsError(f"{self.host.name}: its host key is not pinned, so nothing was sent", hint, UNREACHABLE)
+        raise MailopsError("its host key is not pinned, so nothing was sent", hint, UNREACHABLE, self.host.name)
 
 
 def changed_key(host: Host, pinned: paramiko.PKey, found: paramiko.PKey) -> MailopsError:
@@ -35,11 +35,11 @@ def changed_key(host: Host, pinned: paramiko.PKey, found: paramiko.PKey) -> Mail
         f"  and if it is the one found: {_repin(host)}. If not, somebody stands in between: do not go on."
     )
     message = (
-        f"{host.name}: the host key has changed, so nothing was sent\n"
+        f"the host key has changed, so nothing was sent\n"
         f"  pinned  {fingerprint(pinned)}\n"
         f"  found   {fingerprint(found)}"
     )
-    return MailopsError(message, hint, UNREACHABLE)
+    return MailopsError(message, hint, UNREACHABLE, host.name)
 
 
 def _repin(host: Host) -> str:

@@ -129,7 +129,7 @@ class Machine:
                     return protocol.result(questions.task, event["data"])
                 case "error":
                     hint = event["hint"].replace("NAME", self.host.name)
-                    raise MailopsError(f"{self.host.name}: {secrets.mask(event['message'])}", hint, event["code"])
+                    raise MailopsError(secrets.mask(event["message"]), hint, event["code"], self.host.name)
                 case "bare":
                     raise BareMachine(self.host.name, event["system"], event["release"])
                 case "agent":
@@ -156,7 +156,7 @@ class Machine:
             answer = answers[what](data)
         except MailopsError as error:
             answer = WITHHELD
-            why = MailopsError(f"{self.host.name}: {error.message}", error.hint, error.code)
+            why = MailopsError(error.message, error.hint, error.code, self.host.name)
         except KeyboardInterrupt:
             if self._untouched and questions.task in ASK_FIRST:
                 raise Untouched from None
@@ -168,8 +168,8 @@ class Machine:
 
     def _distrusted(self, odd: Odd) -> MailopsError:
         hint = "look at it from its own console, and send nothing to it before you know why"
-        told = f"{self.host.name}: this machine {secrets.mask(str(odd))}; it got no answer, and may be compromised"
-        return MailopsError(told, hint, DISTRUSTED)
+        told = f"this machine {secrets.mask(str(odd))}; it got no answer, and may be compromised"
+        return MailopsError(told, hint, DISTRUSTED, self.host.name)
 
     def _sudo_password(self) -> str:
         if self.connection.user == "root" or self.host.sudo_pw is None:
@@ -191,16 +191,18 @@ class Machine:
             return self._lost(error or EOFError())
         if "password is required" in words:
             hint = f'add sudo_pw = {{ prompt = "sudo password on {name}" }} under [hosts.{name}]'
-            return MailopsError(f"{name}: sudo wants a password for {self.connection.user}", hint, UNREACHABLE)
+            return MailopsError(f"sudo wants a password for {self.connection.user}", hint, UNREACHABLE, name)
         if "sudo" in words and "not found" in words:
-            return MailopsError(f"{name}: there is no sudo for {self.connection.user}; log in as root or install it")
+            told = f"there is no sudo for {self.connection.user}; log in as root or install it"
+            return MailopsError(told, where=name)
         if words.startswith("python3 could not"):
-            return MailopsError(f"{name}: {' '.join(words.split())}", "see /run/mailops-python.log there")
-        return MailopsError(f"{name}: the agent ended without a result: {secrets.mask(words) or 'no reason given'}")
+            return MailopsError(" ".join(words.split()), "see /run/mailops-python.log there", where=name)
+        told = f"the agent ended without a result: {secrets.mask(words) or 'no reason given'}"
+        return MailopsError(told, where=name)
 
     def _lost(self, error: Exception) -> MailopsError:
         hint = "what was under way there ends by itself; run this again and it is picked up"
-        return MailopsError(f"{self.host.name}: the connection was lost: {reason(error)}", hint, UNREACHABLE)
+        return MailopsError(f"the connection was lost: {reason(error)}", hint, UNREACHABLE, self.host.name)
 
 
 _begun: dict[tuple[Path, str], PinnedConnection] = {}
@@ -218,7 +220,7 @@ class BareMachine(MailopsError):
     """A machine without python3, so that no agent runs there yet. `release` is Debian's number, 0 if it is not ours."""
 
     def __init__(self, name: str, system: str, release: str) -> None:
-        super().__init__(f"{name}: this machine has no python3 yet", f"fab -H {name} bootstrap installs it")
+        super().__init__("this machine has no python3 yet", f"fab -H {name} bootstrap installs it", where=name)
         self.release = int(release) if system == "debian" and release in SUPPORTED else 0
 
 
@@ -235,10 +237,10 @@ def _answer_sudo(channel: paramiko.Channel, password: str, name: str) -> None:
             words = (words + channel.recv_stderr(4096))[:LAST_WORDS]
         if b"try again" in words or b"incorrect" in words or time.monotonic() > deadline:
             hint = f"check sudo_pw under [hosts.{name}]"
-            raise MailopsError(f"{name}: sudo refuses the password", hint, UNREACHABLE)
+            raise MailopsError("sudo refuses the password", hint, UNREACHABLE, name)
         if channel.exit_status_ready() and not channel.recv_ready():
             said = printable.line(words.decode(errors="replace").strip())
-            raise MailopsError(f"{name}: sudo does not let us in: {said}", code=UNREACHABLE)
+            raise MailopsError(f"sudo does not let us in: {said}", code=UNREACHABLE, where=name)
         time.sleep(0.02)
 
 

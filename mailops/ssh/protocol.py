@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+from mailops import printable
 from mailops.remote.shared.errors import BAD_INPUT, FAILED, OF_MACHINES
 from mailops.ssh.shapes import (
     Odd,
@@ -281,8 +282,10 @@ def _event(text: bytes) -> dict[str, Any] | None:
 
 
 def _of(odd: Odd) -> str:
-    text = str(odd)
-    return text.removeprefix(".") if text.startswith((".", "[")) else f"it {text}"
+    place = ""
+    for part in odd.place:
+        place += f"[{part}]" if isinstance(part, int) else "." * bool(place) + printable.line(part[:80])
+    return f"{place or 'it'} {odd.what}"
 
 
 def _refuse(name: str) -> None:

@@ -26,7 +26,13 @@ LONGEST_PEM = 1 << 16
 
 
 class Odd(ValueError):
-    """What a machine did that none of ours does, as the end of a sentence about it."""
+    """What a machine did that none of ours does, as the end of a sentence about it, or about the `place` in a value of
+    its own: names and numbers, from the outside in."""
+
+    def __init__(self, what: str, place: tuple[str | int, ...] = ()) -> None:
+        super().__init__(what)
+        self.what = what
+        self.place = place
 
 
 def line(longest: int = 8192) -> Shape:
@@ -118,7 +124,7 @@ def listing(shape: Shape, most: int = MANY) -> Shape:
     def check(value: Any) -> list[Any]:
         if not isinstance(value, list) or len(value) > most:
             raise Odd(f"is no list of at most {most}")
-        return [_member(f"[{at}]", shape, item) for at, item in enumerate(value)]
+        return [_member(at, shape, item) for at, item in enumerate(value)]
 
     return check
 
@@ -130,7 +136,7 @@ def table(shape: Shape, most: int = MANY, name: Shape | None = None) -> Shape:
     def check(value: Any) -> dict[str, Any]:
         if not isinstance(value, dict) or len(value) > most:
             raise Odd(f"is no table of at most {most}")
-        return {named(key): _member(f".{key}", shape, item) for key, item in value.items()}
+        return {named(key): _member(key, shape, item) for key, item in value.items()}
 
     return check
 
@@ -144,7 +150,7 @@ def record(needed: Mapping[str, Shape], allowed: Mapping[str, Shape] | None = No
             raise Odd("is no record")
         if missing := [key for key in needed if key not in value]:
             raise Odd(f"has no {missing[0]}")
-        return {line()(key): _member(f".{key}", known.get(key, anything), item) for key, item in value.items()}
+        return {line()(key): _member(key, known.get(key, anything), item) for key, item in value.items()}
 
     return check
 
@@ -188,8 +194,8 @@ def _text(value: Any, longest: int) -> str:
     return value
 
 
-def _member(name: str, shape: Shape, value: Any) -> Any:
+def _member(name: str | int, shape: Shape, value: Any) -> Any:
     try:
         return shape(value)
     except Odd as odd:
-        raise Odd(f"{printable.line(name[:80])}{'' if str(odd)[:1] in '.[' else ' '}{odd}") from None
+        raise Odd(odd.what, (name, *odd.place)) from None

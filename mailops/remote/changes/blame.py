@@ -20,11 +20,11 @@ def reasons(error: Exception, wanted: dict[str, Any], change: Change, began: flo
 
     Raises nothing: a rollback waits for it, and is more important than why.
     """
-    told = error.message if isinstance(error, AgentError) else f"{type(error).__name__}: {error}"
+    told = [error.what, *error.more] if isinstance(error, AgentError) else [f"{type(error).__name__}: {error}"]
     try:
-        return [told, *_evidence(error, wanted, change, began)]
+        return [*told, *_evidence(error, wanted, change, began)]
     except Exception as trouble:
-        return [told, f"the suspects are not known: {trouble}"]
+        return [*told, f"the suspects are not known: {trouble}"]
 
 
 def _evidence(error: Exception, wanted: dict[str, Any], change: Change, began: float) -> list[str]:

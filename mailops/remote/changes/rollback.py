@@ -82,10 +82,10 @@ def prove(run: Run) -> None:
         for path in edits:  # whoever edited it is not here to be asked
             del change.before[path], change.after[path]
         run.apply(generations.manifest(target), change, target, True)
-        text = f"generation {active['number']}, pushed while the vault was locked, does not work: {error.message}"
+        text = f"generation {active['number']}, pushed while the vault was locked, does not work: {error.what}"
         back = f"generation {target['number']} is active again, and answers; mail is up"
-        back += f"\n  left as edited on this machine: {', '.join(edits)}" if edits else ""
-        raise AgentError(f"{text}\n  {back}", "mend hosts.toml, then: fab push", outcome=BACK) from None
+        more = [*error.more, back, *([f"left as edited on this machine: {', '.join(edits)}"] if edits else [])]
+        raise AgentError(text, "mend hosts.toml, then: fab push", outcome=BACK, more=more) from None
     if active["number"] and not active["proven"]:
         generations.mark_proven(active)
 

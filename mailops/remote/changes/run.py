@@ -53,7 +53,7 @@ class Run:
                 yield self
             except AgentError as error:
                 if error.code != BAD_INPUT:
-                    self._note(error.outcome, error.message)
+                    self._note(error.outcome, error.what)
                 raise
             except OSError as error:
                 self._note(FELL, str(error))
@@ -241,8 +241,8 @@ class Run:
         fallen = blame.fallen(error)
         if is_hidden(self._journal() | {"paths": change.after}):
             self.link.step("rollback", "failed")
-            text = f"{reasons[0]}\n  the vault has gone in the middle of it, and with it a part of what is to be undone"
-            return AgentError(text, "fab -H NAME unlock undoes it", LOCKED)
+            text = "the vault has gone in the middle of it, and with it a part of what is to be undone"
+            return AgentError(reasons[0], "fab -H NAME unlock undoes it", LOCKED, more=[text])
         if active["number"] and (upgraded := machine.other_release(generations.manifest(active))):
             return self._stay(reasons, upgraded)
         paths = transaction.undo()
@@ -270,8 +270,7 @@ class Run:
         back = f"rolled back to generation {active['number']}" if active["number"] else "rolled back to what was before"
         stays = " (packages, users and database rows stay)" if self.changes else ""
         back += after or (", which answers" if active["number"] else "")
-        told = "\n  ".join([reasons[0], back + stays, *reasons[1:]])
-        return AgentError(told, outcome=BACK)
+        return AgentError(reasons[0], outcome=BACK, more=[back + stays, *reasons[1:]])
 
     def _take_back(self) -> list[str]:
         """The packages of before; the unit files that are new so."""
@@ -288,14 +287,14 @@ class Run:
         self.link.step("rollback", "failed", ["there is nothing to go back to"])
         self.link.resolute = False
         stays = f"the new files stay, not proven to work: {upgraded} in the generation before"
-        return AgentError("\n  ".join([reasons[0], stays, *reasons[1:]]), "mend it, then: fab -H NAME bootstrap")
+        return AgentError(reasons[0], "mend it, then: fab -H NAME bootstrap", more=[stays, *reasons[1:]])
 
     def _note(self, outcome: str, why: str = "") -> None:
         entry = {"when": self.began, **self.by, "revision": self.ask_revision(), "generation": self.generation}
         entry |= {
             "seconds": round(time.monotonic() - self.counted_from, 2),
             "outcome": outcome,
-            "why": why.partition("\n")[0],
+            "why": why,
         }
         history.append(entry, self.changes)
 

@@ -38,8 +38,8 @@ def check(services: list[dict[str, Any]], change: Change) -> None:
     finally:
         _clear()
     if found:
-        told = "\n  ".join(["refused by the daemons' own checks; nothing was touched", *_once(found)])
-        raise AgentError(told, outcome=REFUSED)
+        told = "refused by the daemons' own checks; nothing was touched"
+        raise AgentError(told, outcome=REFUSED, more=_once(found))
 
 
 def judge(services: list[dict[str, Any]]) -> None:

@@ -52,15 +52,25 @@ OUTCOMES = {
 class AgentError(Exception):
     """What is wrong on this machine, what to type next, and the exit code it deserves.
 
+    The `message` is `what`, a line of which the history takes note, and what `more` there is to say, a line each.
     `outcome` is the history's word for a run that ends with it. `units` are the systemd units that are to blame, where
     that is known.
     """
 
-    def __init__(
-        self, message: str, hint: str = "", code: int = FAILED, outcome: str = FELL, units: Sequence[str] = ()
+    def __init__(  # noqa: PLR0913 - by their names
+        self,
+        what: str,
+        hint: str = "",
+        code: int = FAILED,
+        *,
+        outcome: str = FELL,
+        units: Sequence[str] = (),
+        more: Sequence[str] = (),
     ) -> None:
-        super().__init__(message)
-        self.message = message
+        self.message = "\n  ".join((what, *more))
+        super().__init__(self.message)
+        self.what = what
+        self.more = tuple(more)
         self.hint = hint
         self.code = code
         self.outcome = outcome

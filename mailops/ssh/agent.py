@@ -47,7 +47,10 @@ if ! have_python; then
     echo '{"t":"say","text":"installing python3"}'
     while sleep 1 >/dev/null; do echo '{"t":"beat"}'; done &
     install_python </dev/null 3>&1 >/run/mailops-python.log 2>&1 || {
-        kill $!; echo "python3 could not be installed:" >&2; tail -n 3 /run/mailops-python.log >&2; exit 1
+        kill $!
+        said=$(tail -n 3 /run/mailops-python.log | tr '\\n' ' ' | tr -dc '[:print:]' | tr -d '"\\\\')
+        said="python3 could not be installed: ${said% }"
+        echo '{"t":"error","message":"'"$said"'","hint":"see /run/mailops-python.log there","code":1}'; exit 1
     }
     kill $!
 fi

@@ -195,8 +195,6 @@ class Machine:
         if "sudo" in words and "not found" in words:
             told = f"there is no sudo for {self.connection.user}; log in as root or install it"
             return MailopsError(told, where=name)
-        if words.startswith("python3 could not"):
-            return MailopsError(" ".join(words.split()), "see /run/mailops-python.log there", where=name)
         told = f"the agent ended without a result: {secrets.mask(words) or 'no reason given'}"
         return MailopsError(told, where=name)
 

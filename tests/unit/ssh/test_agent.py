@@ -24,7 +24,7 @@ from mailops.remote.link import WITHHELD, Link, read_frame
 from mailops.remote.shared.errors import AgentError
 from mailops.remote.system import dpkg, installed, lock, packages
 from mailops.screen import report
-from mailops.ssh import agent
+from mailops.ssh import agent, protocol
 from mailops.ssh import machine as machines
 
 
@@ -390,6 +390,22 @@ def test_questions_are_answered_before_they_are_asked_and_only_of_new_packages(
     assert said == [("debconf-set-selections", "new new/kind select none"), ("new",)]
     packages.converge(["there"], answers, None)
     assert len(said) == 2
+
+
+def test_a_python3_that_cannot_be_installed_is_an_error_of_the_machine(tmp_path: Path) -> None:
+    for name, script in {"apt-get": """printf 'E: no "x\\\\y"\nE: at all\n'; exit 100""", "dpkg": ""}.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / name).chmod(0o755)
+    log = tmp_path / "log"
+    script = "have_python() { false; }\n" + agent.INSTALL_PYTHON.replace("/run/mailops-python.log", str(log))
+    path = f"{tmp_path}:/usr/bin:/bin"
+    done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, env={"PATH": path}, check=False)
+    *_, last = done.stdout.splitlines()
+    told = protocol._event(last.encode())
+    assert told
+    assert (told["t"], told["code"], done.returncode) == ("error", 1, 1)
+    assert told["message"] == "python3 could not be installed: E: at all E: no xy E: at all"
+    assert "log there" in told["hint"]
 
 
 # What a person sees

@@ -309,10 +309,9 @@ def _differences(candidate: Candidate) -> list[dict[str, Any]]:
         if path != MANIFEST:
             secret = files.is_secret(candidate.active["files"].get(path) or after, candidate.now[path])
             secret |= files.is_secret(after)
-            was = None if secret or not candidate.now[path] else drift.encoded(files.read(path))
-            now = None if secret or not after else drift.encoded(candidate.content(after))
-            states = {"was": files.told(candidate.now[path]), "now": files.told(after)}
-            found.append({"path": path, "secret": secret, "before": was, "after": now, **states})
+            was = files.read(path) if candidate.now[path] and not secret else None
+            now = candidate.content(after) if after and not secret else None
+            found.append(drift.difference(path, candidate.now[path], after, secret, [was, now]))
     return found
 
 

@@ -1,7 +1,8 @@
 """What a person is shown of a file that differs: a unified diff with the secrets masked, or a line that names it.
 
 An entry is what the agent tells of one file: path, contents before and after in base64 (None: absent, or secret),
-`was` and `now` ("0644 root:root" or "absent"), whether it is secret, and perhaps a state.
+`was` and `now` ("0644 root:root" or "absent"), whether it is secret, and its state in a word: "new", "removed", "mode"
+(content as before), "changed"; of a hand edit "edited", "mode", "missing".
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ from mailops import printable, secrets
 
 Entry = dict[str, Any]
 EDIT = ("as mailops wrote it", "now")  # the two times of a hand edit
-ABSENT = "absent"
 NULL = "/dev/null"  # as diff(1) and git name a file that is not there
 MOST_LINES = 5000  # of a file that is compared; to find what differs takes the square of the time
 MOST_WORK = MOST_LINES**2  # of all files of a machine: lines before by lines after
@@ -50,29 +50,18 @@ def all_shown(entries: list[Entry], labels: tuple[str, str]) -> list[Entry]:
 
 
 def shown(entry: Entry, labels: tuple[str, str], compared: bool = True) -> Entry:
-    """The entry as it may be printed, JSON included: a masked diff in place of the contents, and always a state."""
+    """The entry as it may be printed, JSON included: a masked diff in place of the contents."""
     plain = {key: value for key, value in entry.items() if key not in ("before", "after")}
-    plain["state"] = state(entry)
     plain["diff"] = _diff(entry, labels) if compared else f"{entry['path']}: (too much differs, not compared)\n"
     return plain
 
 
-def state(entry: Entry) -> str:
-    """In a word: what the agent says, or "new", "removed", "mode" (content as before) or "changed"."""
-    if "state" in entry:
-        return str(entry["state"])
-    if ABSENT in (entry["was"], entry["now"]):
-        return "new" if entry["was"] == ABSENT else "removed"
-    same = not entry["secret"] and entry["before"] == entry["after"]
-    return "mode" if same else "changed"
-
-
 def line(entry: Entry) -> str:
     """One line of an entry: its state, its path, and what a diff does not tell."""
-    text = f"{state(entry):<8} {entry['path']}"
-    if entry["was"] != entry["now"] and ABSENT not in (entry["was"], entry["now"]):
+    text = f"{entry['state']:<8} {entry['path']}"
+    if entry["was"] != entry["now"] and entry["state"] not in ("new", "removed", "missing"):
         text += f"  {entry['was']} → {entry['now']}"
-    if entry["secret"] and state(entry) in ("changed", "edited", "new"):
+    if entry["secret"] and entry["state"] in ("changed", "edited", "new"):
         text += "  (its content is secret and not shown)"
     return text
 
@@ -97,8 +86,8 @@ def show_edits(name: str, listener: Any, entries: list[Entry]) -> None:
 def _diff(entry: Entry, labels: tuple[str, str]) -> str:
     """Empty where there is nothing to compare: a secret, a link, or a file that somebody has deleted by hand."""
     before, after = _bytes(entry["before"]), _bytes(entry["after"])
-    known = (before is not None or entry["was"] == ABSENT) and (after is not None or entry["now"] == ABSENT)
-    if entry["secret"] or not known or state(entry) == "missing":
+    known = (before is not None or entry["state"] == "new") and (after is not None or entry["state"] == "removed")
+    if entry["secret"] or not known or entry["state"] == "missing":
         return ""
     return unified(entry["path"], before, after, labels)
 

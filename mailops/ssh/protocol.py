@@ -114,9 +114,8 @@ PACKAGE = matching(r"[a-z0-9][a-z0-9+.-]+", "package", 128)  # deb-control(5)
 NAMES = listing(line())
 CHANGES = table(CHANGED, 100)
 TOLD = {"path": line(), "secret": flag, "was": line(), "now": line()}
-ENTRY = record(
-    TOLD | {"before": maybe(content), "after": maybe(content)}, {"state": one_of("edited", "mode", "missing")}
-)
+STATE = {"state": one_of("new", "removed", "changed", "edited", "mode", "missing")}
+ENTRY = record(TOLD | STATE | {"before": maybe(content), "after": maybe(content)})
 ENTRIES = listing(ENTRY, 1000)  # files that differ, as `mailops.screen.diffs` has them
 FACTS = record({"release": one_of(12, 13), "mailhost_certificate": certificates})
 BY = {"who": line(CELL), "from": line(CELL), "task": line(CELL)}

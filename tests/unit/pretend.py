@@ -55,5 +55,5 @@ def site(monkeypatch: Any, folder: Path, agent: Agent, hosts: str = "") -> Simpl
 def entry(path: str, before: str | None, after: str | None, **more: Any) -> dict[str, Any]:
     """What an agent tells of a file that differs."""
     coded = [None if text is None else base64.b64encode(text.encode()).decode() for text in (before, after)]
-    usual = {"secret": False, "was": "0644 root:root", "now": "0644 root:root"}
+    usual = {"state": "changed", "secret": False, "was": "0644 root:root", "now": "0644 root:root"}
     return {"path": path, "before": coded[0], "after": coded[1], **usual, **more}

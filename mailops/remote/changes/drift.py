@@ -52,6 +52,21 @@ def entry(path: str, written: State, now: State) -> dict[str, Any]:
     }
 
 
+def difference(path: str, was: State, now: State, secret: bool, contents: list[bytes | None]) -> dict[str, Any]:
+    """How one of our files differs from another time of it; the contents are those of then and now."""
+    said = [(state.get("sha256"), state.get("link")) for state in (was, now) if state]
+    before, after = [None if secret else encoded(content) for content in contents]
+    return {
+        "path": path,
+        "state": "new" if not was else "removed" if not now else "mode" if said[0] == said[1] else "changed",
+        "secret": secret,
+        "before": before,
+        "after": after,
+        "was": told(was),
+        "now": told(now),
+    }
+
+
 def encoded(content: bytes | None) -> str | None:
     return None if content is None else base64.b64encode(content).decode()
 

@@ -7,7 +7,7 @@ from typing import Any
 from .. import machine
 from ..machine import MANIFEST
 from ..shared.errors import BACK, BAD_INPUT, DIFFERENT, LOCKED, REFUSED, AgentError
-from ..system.files import Change, State, observe, same, told
+from ..system.files import Change, State, observe, same
 from . import drift, generations
 from .generations import Record
 from .run import Run
@@ -139,9 +139,7 @@ def _is_edited(path: str, now: State, active: Record) -> bool:
 
 def _difference(path: str, was: State, now: State) -> dict[str, Any]:
     secret = any(state and state.get("secret") for state in (was, now))
-    contents = [None if secret else drift.encoded(generations.content(state)) for state in (was, now)]
-    shown = {"before": contents[0], "after": contents[1], "secret": secret}
-    return {"path": path, **shown, "was": told(was), "now": told(now)}
+    return drift.difference(path, was, now, secret, [generations.content(state) for state in (was, now)])
 
 
 def _content(state: State) -> bytes:

@@ -165,7 +165,7 @@ def test_a_diff_shows_changed_lines_and_modes_but_no_secret(
     secrets.remember("correct horse")
     files = [
         pretend.entry("/etc/a", "one\n", "correct horse\n"),
-        pretend.entry("/etc/b", "one\n", "one\n", now="0600 root:root"),
+        pretend.entry("/etc/b", "one\n", "one\n", state="mode", now="0600 root:root"),
         pretend.entry("/etc/c", None, None, secret=True),
     ]
     c = pretend.site(monkeypatch, tmp_path, lambda *_: {"from": 3, "to": 5, "files": files}, "mail")

@@ -25,6 +25,7 @@ def _known(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def entry(**more: Any) -> diffs.Entry:
     base: diffs.Entry = {"path": "/etc/x", "before": None, "after": None, "secret": False, "was": USUAL, "now": USUAL}
+    base |= {"state": "changed"}
     for key in ("before", "after"):
         if more.get(key) is not None:
             more[key] = base64.b64encode(more[key]).decode()
@@ -58,7 +59,7 @@ def test_no_machine_makes_us_compare_for_hours(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(diffs, "MOST_WORK", 1 << 18)
     sides = [b"".join(b"%d\n%s%d\n" % (line % 5, side, line) for line in range(240)) for side in (b"u", b"v")]
     files = [entry(path=f"/etc/{number}", before=sides[0], after=sides[1]) for number in range(3)]
-    found = diffs.all_shown([entry(before=None, after=sides[0] * 9, was="absent"), *files], LABELS)
+    found = diffs.all_shown([entry(before=None, after=sides[0] * 9, state="new"), *files], LABELS)
     assert [each["diff"].partition(" (")[0] for each in found[:2]] == ["--- /dev/null\n+++ /etc/x", "--- /etc/0"]
     assert found[-1]["diff"] == "/etc/2: (too much differs, not compared)\n"
 
@@ -89,10 +90,10 @@ def test_an_entry_is_shown_without_its_contents() -> None:
 
 
 def test_a_new_and_a_removed_file_have_their_contents_in_the_diff() -> None:
-    new = diffs.shown(entry(was="absent", after=b"a\n"), LABELS)
+    new = diffs.shown(entry(state="new", was="absent", after=b"a\n"), LABELS)
     assert (new["state"], new["diff"]) == ("new", "--- /dev/null\n+++ /etc/x (now)\n@@ -0,0 +1 @@\n+a\n")
     assert diffs.line(new) == "new      /etc/x"
-    removed = diffs.shown(entry(now="absent", before=b"a\n"), LABELS)
+    removed = diffs.shown(entry(state="removed", now="absent", before=b"a\n"), LABELS)
     assert (removed["state"], removed["diff"].splitlines()[-1]) == ("removed", "-a")
 
 
@@ -102,7 +103,7 @@ def test_a_file_deleted_by_hand_is_a_line_without_a_diff() -> None:
 
 
 def test_a_change_of_mode_is_a_line() -> None:
-    shown = diffs.shown(entry(before=b"a\n", after=b"a\n", now="0600 root:root"), LABELS)
+    shown = diffs.shown(entry(state="mode", before=b"a\n", after=b"a\n", now="0600 root:root"), LABELS)
     assert (diffs.line(shown), shown["diff"]) == ("mode     /etc/x  0644 root:root → 0600 root:root", "")
 
 

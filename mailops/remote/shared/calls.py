@@ -1,0 +1,313 @@
+"""The forms of a call: what the laptop sends with it, what the machine says and asks meanwhile, and its result.
+
+For type checkers and readers alone: no program loads this file as it runs. Times are seconds since 1970, durations
+seconds, sizes bytes, contents base64. What a machine may say the laptop checks by `mailops.ssh.protocol`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal, NotRequired, Protocol, TypedDict, overload
+
+from .forms import Entry, Manifest
+
+# --- What the laptop sends
+
+
+class Facts(TypedDict):
+    """What a role has to know of the machine before it can say what belongs there."""
+
+    release: int  # of Debian
+    mailhost_certificate: str  # PEM; "" for none
+
+
+class Args(TypedDict, total=False):
+    """Of whatever call: what none of them has in another form."""
+
+    manifest: Manifest | None
+
+
+class Nothing(TypedDict):
+    """Calls that need not be told anything."""
+
+
+class ConvergeArgs(TypedDict):
+    task: Literal["plan", "bootstrap", "push"]
+    who: str
+    overwrite: NotRequired[bool]  # files that somebody has edited
+    manifest: NotRequired[Manifest | None]  # made from these facts, which the laptop remembers
+    facts: NotRequired[Facts | None]
+
+
+class DiffArgs(TypedDict):
+    since: NotRequired[int | None]  # a generation; None for the one before the active one
+
+
+class RollbackArgs(TypedDict):
+    who: str
+    to: NotRequired[int | None]  # as `since`
+    overwrite: NotRequired[bool]
+
+
+class HistoryArgs(TypedDict):
+    count: int
+
+
+class RunArgs(TypedDict):
+    who: str
+
+
+class MailcfgArgs(TypedDict):
+    argv: list[str]
+
+
+class DkimArgs(TypedDict):
+    make: NotRequired[str]  # a selector whose missing keys are made first
+
+
+class TunnelArgs(TypedDict):
+    port: int
+    user: str
+
+
+# --- What the machine says meanwhile
+
+
+class Step(TypedDict):
+    t: Literal["step"]
+    name: str
+    state: str  # "start", "ok", "changed", "failed"
+    detail: str
+
+
+class Progress(TypedDict):
+    t: Literal["progress"]
+    name: str
+    percent: float
+    detail: str
+
+
+class Say(TypedDict):
+    t: Literal["say"]
+    text: str
+
+
+class Ask(TypedDict):
+    t: Literal["ask"]
+    what: str
+    data: object
+
+
+class Beat(TypedDict):
+    """A sign of life."""
+
+    t: Literal["beat"]
+
+
+class Result(TypedDict):
+    t: Literal["result"]
+    data: Mapping[str, object]
+
+
+class Error(TypedDict):
+    t: Literal["error"]
+    message: str
+    hint: str
+    code: int
+
+
+class Bare(TypedDict):
+    """Of the loader: there is no python3."""
+
+    t: Literal["bare"]
+    system: str
+    release: str
+
+
+class Begun(TypedDict):
+    """Of the loader: it is there; or it lacks the agent."""
+
+    t: Literal["hello", "agent"]
+
+
+Said = Step | Progress | Say | Ask | Beat | Result | Error
+Event = Said | Bare | Begun
+
+
+class Edit(TypedDict):
+    """A file that is not as it was, or would not be."""
+
+    path: str
+    state: NotRequired[Literal["edited", "mode", "missing"]]
+    secret: bool
+    before: str | None  # contents; None for nothing, and of what is secret
+    after: str | None
+    was: str  # mode and owner, as a person reads them
+    now: str
+
+
+class Passphrase(TypedDict):
+    new: bool  # for a vault that is to be made
+
+
+class Link(Protocol):
+    """What a call can say and ask: of the laptop, or on the machine's own console."""
+
+    origin: str
+    resolute: bool
+
+    def step(self, name: str, state: str, detail: str = "") -> None: ...
+    def progress(self, name: str, percent: float, detail: str = "") -> None: ...
+    def say(self, text: str) -> None: ...
+    def check(self) -> None: ...
+
+    @overload
+    def ask(self, what: Literal["manifest"], data: Facts) -> Manifest: ...
+    @overload  # contents, by path
+    def ask(self, what: Literal["files"], data: list[str]) -> dict[str, str]: ...
+    @overload  # by address
+    def ask(self, what: Literal["hashes"], data: list[str]) -> dict[str, str]: ...
+    @overload
+    def ask(self, what: Literal["hash"], data: str) -> str: ...
+    @overload
+    def ask(self, what: Literal["passphrase"], data: Passphrase) -> str: ...
+    @overload  # to be shown
+    def ask(self, what: Literal["recovery"], data: str) -> None: ...
+    @overload  # to be shown
+    def ask(self, what: Literal["edited"], data: list[Edit]) -> None: ...
+    @overload
+    def ask(self, what: Literal["revision"]) -> str | None: ...
+
+
+# --- Results
+
+
+class Changed(TypedDict):
+    """Of a bootstrap, push, rollback, unlock and lock; which of the last four keys is there is the task's affair."""
+
+    changes: dict[str, list[str]]  # by room: a line for each
+    generation: int | None  # that is active now, where it is another one
+    unwell: dict[str, str]  # what is wrong with the machine when all is done
+    locked: NotRequired[bool]  # the vault
+    changed: NotRequired[bool]  # of an unlock or lock: whether it did anything
+    unknown: NotRequired[bool]  # to its mailhost
+
+
+class Plan(TypedDict):
+    changes: dict[str, list[str]]
+    files: list[Edit]
+    edited: list[Edit]  # that would stop a bootstrap
+    refused: str  # by the daemons' own checks; "" for not
+    interrupted: bool  # a run, whose changes would be undone first
+    locked: bool
+    new_vault: bool
+
+
+class Drift(TypedDict):
+    files: list[Edit]
+    unpushed: list[str]  # files of additions that have been changed since
+    generation: int
+    locked: bool  # what lies in the vault was not looked at
+
+
+# "from" and "to" are generations.
+Diff = TypedDict("Diff", {"from": int, "to": int, "files": list[Edit]})
+
+# Of a generation.
+Past = TypedDict(
+    "Past",
+    {
+        "number": int,
+        "when": float,
+        "who": str,
+        "from": str,
+        "revision": str,
+        "task": str,
+        "changed": list[str],
+        "proven": bool,
+    },
+)
+
+
+class Generations(TypedDict):
+    active: int
+    generations: list[Past]
+
+
+class History(TypedDict):
+    entries: list[Entry]  # oldest first
+
+
+class Damage(TypedDict):
+    what: str
+    next: str  # to be typed
+
+
+class VaultState(TypedDict):
+    mountpoint: str
+    open: bool
+    damage: NotRequired[Damage]
+    made: NotRequired[bool]  # of a closed one: whether there is one at all
+    answers: NotRequired[Literal[False]]  # of an open one whose process hangs
+    free: NotRequired[int]
+
+
+class NotSetUp(TypedDict):
+    state: Literal["bare"]
+    release: int
+
+
+class Status(TypedDict):
+    state: Literal["locked", "up", "degraded"]
+    role: str
+    hostname: str
+    release: int
+    upgraded: str  # since the files were made; "" for not
+    vault: VaultState | None
+    services: dict[str, str]  # by unit: systemd's word for its state, or "masked"
+    probes: dict[str, str]  # by what was asked or looked at: what is wrong; "" for nothing
+    queue: int | None  # messages; None while it cannot be seen
+    held: int
+    uptime: float
+    versions: dict[str, str]  # by package
+    generation: int
+    applied: float | None
+    busy: str  # who holds the machine; "" for nobody
+    interrupted: bool
+    drift: list[str]  # paths
+    packages: list[str]  # that are not installed as they should be
+    held_packages: list[str]
+    swap: list[str]  # that is not encrypted
+    sources: list[str]  # what does not come yet from where it should
+    now: float
+    certificate: str  # PEM
+    certificate_fault: list[str]
+
+
+class Served(TypedDict):
+    certificate: str  # PEM
+
+
+class Mailcfg(TypedDict):
+    code: int  # an exit code: a refusal is an answer, too
+    lines: list[str]
+    rows: list[dict[str, str | int]] | None  # of a table
+    error: str
+    hint: str
+
+
+class Key(TypedDict):
+    domain: str
+    selector: str
+    name: str  # of the record
+    value: str
+    path: str
+
+
+class Keys(TypedDict):
+    keys: list[Key]
+    made: list[str]  # a line for each
+
+
+class Console(TypedDict):
+    password: str

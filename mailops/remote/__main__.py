@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import importlib
 import sys
-from typing import Any
+from typing import TYPE_CHECKING
 
 from .link import stdio
 from .shared.errors import AgentError
 from .system import units
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from types import ModuleType
+
+    from .link import Link
+    from .shared.calls import Args
 
 # A function of a module, which is loaded when it is called: a call takes little longer than what it loads.
 CALLS = {
@@ -34,17 +41,18 @@ COMMANDS = {"mailcfg": "accounts.mailcfg.main", "mailboot": "vault.boot.main"}
 def load(call: str) -> None:
     """Load what a call needs, before its arguments are there."""
     if call in CALLS:
-        _function(CALLS[call])
+        _place(CALLS[call])
 
 
-def serve(call: str, args: dict[str, Any]) -> None:
+def serve(call: str, args: Args) -> None:
     """Answer one call from the laptop: events while it runs, then a result or an error."""
     link = stdio()
     link.origin = sys.argv[1] if len(sys.argv) > 1 else ""  # from the command line that sshd ran
     try:
         if manifest := args.get("manifest"):
             units.look_ahead(manifest["services"])
-        link.finish(_function(CALLS[call])(args, link))
+        answer: Callable[[Args, Link], Mapping[str, object]] = getattr(*_place(CALLS[call]))
+        link.finish(answer(args, link))
     except AgentError as error:
         link.fail(error)
     except Exception as error:  # ours to mend: the laptop shows where, without the values of variables
@@ -58,7 +66,8 @@ def serve(call: str, args: dict[str, Any]) -> None:
 def command(name: str, argv: list[str]) -> int:
     """A command typed on the machine."""
     try:
-        return int(_function(COMMANDS[name])(argv))
+        main: Callable[[list[str]], int] = getattr(*_place(COMMANDS[name]))
+        return main(argv)
     except AgentError as error:
         print(f"{name}: {error.message}" + (f"\n  {error.hint}" if error.hint else ""), file=sys.stderr)
         return error.code
@@ -66,9 +75,10 @@ def command(name: str, argv: list[str]) -> int:
         return 130
 
 
-def _function(place: str) -> Any:
-    module, _, name = place.rpartition(".")
-    return getattr(importlib.import_module(f".{module}", __package__), name)
+def _place(function: str) -> tuple[ModuleType, str]:
+    """The module of a function, loaded, and the function's name there."""
+    module, _, name = function.rpartition(".")
+    return importlib.import_module(f".{module}", __package__), name
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from typing import Any
+from typing import TYPE_CHECKING
 
 from . import dkim, machine
 from .accounts import rows
@@ -27,12 +27,16 @@ from .system import units as services
 from .system.shell import write_atomic
 from .vault import conf, owners
 
+if TYPE_CHECKING:
+    from .shared.calls import Changed, ConvergeArgs, Edit, Link, Plan
+    from .shared.forms import Generation, Manifest
+
 UNPACKED = f"{machine.STATE}/unpacked.json"
 # Before the packages that they tie to the vault: the units, and what opens it.
 FIRST = (f"{services.UNIT_FILES}/", "/usr/lib/mailops/")
 
 
-def call(args: dict[str, Any], link: Any) -> dict[str, Any]:
+def call(args: ConvergeArgs, link: Link) -> Changed | Plan:
     """The agent call behind `plan`, `bootstrap` and `push`.
 
     args: task ("plan", "bootstrap" or "push"), who (for the lock and the history), overwrite (hand edits), and
@@ -49,20 +53,19 @@ def call(args: dict[str, Any], link: Any) -> dict[str, Any]:
             told = f"a push brings no packages, and is to come from elsewhere: {', '.join(sources.waiting(wanted))}"
             raise AgentError(told, "fab -H NAME bootstrap")
         run.converge(wanted, bool(args.get("overwrite")))
-    return run.result(locked=not run.opened, unknown=relay.is_unknown(run.wanted))
+    return run.result() | {"locked": not run.opened, "unknown": relay.is_unknown(run.wanted)}
 
 
-def _manifest(args: dict[str, Any], link: Any) -> dict[str, Any]:
+def _manifest(args: ConvergeArgs, link: Link) -> Manifest:
     """The laptop's guess, if it was made from the facts as they are; else one made for them."""
     facts = machine.facts()
-    if args.get("manifest") and args.get("facts") == facts:
-        guess: dict[str, Any] = args["manifest"]
+    guess = args.get("manifest")
+    if guess and args.get("facts") == facts:
         return guess
-    asked: dict[str, Any] = link.ask("manifest", facts)
-    return asked
+    return link.ask("manifest", facts)
 
 
-def plan(wanted: dict[str, Any], link: Any) -> dict[str, Any]:
+def plan(wanted: Manifest, link: Link) -> Plan:
     """What bootstrap would do here; nothing is touched.
 
     Returns changes as `call` does, "files" (before and after of each, as `rollback.diff`), "edited" (hand edits
@@ -115,7 +118,7 @@ def plan(wanted: dict[str, Any], link: Any) -> dict[str, Any]:
         "refused": refused or ("" if absent else _objections(wanted, candidate)),
         "interrupted": transaction.pending() is not None,
         "locked": not opened,
-        "new_vault": bool(wanted["vault"]) and not conf.exists(wanted["vault"]),
+        "new_vault": wanted["vault"] is not None and not conf.exists(wanted["vault"]),
     }
 
 
@@ -124,19 +127,19 @@ class Convergence(Run):
 
     opened = True  # the vault, as the run leaves it
 
-    def converge(self, wanted: dict[str, Any], overwrite: bool) -> None:
+    def converge(self, wanted: Manifest, overwrite: bool) -> None:
         self.wanted = wanted
-        self.mountpoint = (wanted["vault"] or {}).get("mountpoint", "")
+        self.mountpoint = machine.mountpoint(wanted)
         self._candidate: Candidate | None = None
         opened = machine.vault_is_open(wanted)
         able = machine.able(wanted, opened)
         if able["services"]:
             self.glance = glance.Ahead(able, () if opened else look.IN_THE_VAULT)
         self._contents: dict[str, bytes] = {}  # that came from the laptop, which sends each file once
-        if wanted["vault"] and self.task == "bootstrap":
-            conf.require(wanted["vault"])
-            if opened and not owners.are_right(wanted["vault"]):  # a run that adopted it was cut
-                self.room("vault", lambda: owners.converge(wanted["vault"]))
+        if self.task == "bootstrap" and (place := wanted["vault"]):
+            conf.require(place)
+            if opened and not owners.are_right(place):  # a run that adopted it was cut
+                self.room("vault", lambda: owners.converge(place))
         self.recover_with_vault()
         if not overwrite:
             self.refuse_edits()
@@ -154,7 +157,8 @@ class Convergence(Run):
     def recover_with_vault(self) -> None:
         """What an interrupted run left in the vault can be undone as soon as that is open."""
         journal = transaction.pending()
-        if journal and is_hidden(journal) and self.task == "bootstrap" and self.wanted["vault"]:
+        hidden = journal and is_hidden(journal["vault"], journal["paths"])
+        if hidden and self.task == "bootstrap" and self.wanted["vault"]:
             self.room("vault", self.open_vault)
         self.recover()
 
@@ -184,12 +188,12 @@ class Convergence(Run):
         self.room("certificates", lambda: certificate.converge(wanted["certificates"]))
         if wanted["vault"]:
             self.room("vault", self.open_vault)
-        if wanted["accounts"]:
-            self.room("accounts", lambda: rows.converge(wanted["accounts"], link))
-            self.room("srs", lambda: srs.converge(wanted["accounts"]["database"]))
+        if accounts := wanted["accounts"]:
+            self.room("accounts", lambda: rows.converge(accounts, link))
+            self.room("srs", lambda: srs.converge(accounts["database"]))
             self.room("mailboxes", lambda: mailboxes.converge(wanted))
-        if wanted["dkim"]:
-            self.room("dkim", lambda: dkim.converge(wanted["dkim"], link))
+        if keys := wanted["dkim"]:
+            self.room("dkim", lambda: dkim.converge(keys, link))
         warm.end()
 
     def configure(self) -> None:
@@ -236,16 +240,28 @@ class Convergence(Run):
             self._candidate = self._compare(self.wanted, _reachable(self.wanted, opened))
         return self._candidate
 
-    def _compare(self, wanted: dict[str, Any], reachable: Reachable) -> Candidate:
+    def _compare(self, wanted: Manifest, reachable: Reachable) -> Candidate:
         candidate = Candidate(wanted, generations.active(), self.link, reachable, self._contents)
         self._contents = candidate.contents
         return candidate
 
-    def record(self, candidate: Candidate) -> generations.Record:
-        number = max(generations.numbers(), default=0) + 1
-        made = {"number": number, "parent": candidate.active["number"], "when": self.began}
-        made["changed"] = [path for path in candidate.changes if path != MANIFEST]
-        return {**made, **self.by, "revision": self.ask_revision(), **candidate.record()}
+    def record(self, candidate: Candidate) -> Generation:
+        """The generation that is to come; whether it works, and what it replaces, is still to be seen."""
+        said = candidate.record()
+        return {
+            "number": max(generations.numbers(), default=0) + 1,
+            "parent": candidate.active["number"],
+            "when": self.began,
+            "changed": [path for path in candidate.changes if path != MANIFEST],
+            "who": self.by["who"],
+            "from": self.by["from"],
+            "task": self.task,
+            "revision": self.ask_revision(),
+            "files": said["files"],
+            "locals": said["locals"],
+            "replaced": {},
+            "proven": False,
+        }
 
     def tie_units(self) -> list[str]:
         """Written before the packages that bring the units, so that none of them ever runs without the vault; and
@@ -258,7 +274,8 @@ class Convergence(Run):
         # One that is there ties its unit already, as the active generation has it, and is changed with the rest.
         new = [path for path in paths if not candidate.now[path] or (origins and path.startswith(origins))]
         units = candidate.change([path for path in candidate.changes if path in new])
-        self.amend(units, {"files": generations.active()["files"] | units.after})
+        active = generations.active()
+        self.amend(units, {"files": active["files"] | units.after, "locals": active["locals"]})
         return lines(units.after)
 
     def install(self, warm: Warming) -> list[str]:
@@ -274,20 +291,19 @@ class Convergence(Run):
         return packages.converge(names, self.wanted["debconf"], self.link, unpacked=warm.begin)
 
     def open_vault(self) -> list[str]:
-        changes = []
+        changes, place = [], machine.vault(self.wanted)
         if not machine.is_mounted(self.mountpoint):
             from .vault import vault  # loads more than a run that finds it open needs
 
-            changes = vault.converge(self.wanted["vault"], self.link)
-        conf.keep_first(self.wanted["vault"])
-        changes += owners.converge(self.wanted["vault"])
-        return changes + files.make_directories(self.wanted["vault"]["directories"])
+            changes = vault.converge(place, self.link)
+        conf.keep_first(place)
+        changes += owners.converge(place)
+        return changes + files.make_directories(place["directories"])
 
 
 def _debians() -> list[str]:
     """Paths where a package that this run, or one that was cut, has installed anew may have put its own file."""
-    paths: list[str] = files.read_json(UNPACKED, f"as root there: rm {UNPACKED}") or []
-    return paths
+    return files.read_json(UNPACKED, f"as root there: rm {UNPACKED}", list[str]())
 
 
 def _expect_debians() -> None:
@@ -297,14 +313,14 @@ def _expect_debians() -> None:
         write_atomic(UNPACKED, json.dumps([*_debians(), *missing]).encode(), 0o600)
 
 
-def _reachable(wanted: dict[str, Any], opened: bool) -> Any:
+def _reachable(wanted: Manifest, opened: bool) -> Reachable:
     """Which paths can be seen now: those in the vault while it is open."""
-    inside = f"{wanted['vault']['mountpoint']}/" if wanted["vault"] else ""
-    return lambda path: opened or not inside or not path.startswith(inside)
+    mountpoint = machine.mountpoint(wanted)
+    return lambda path: opened or not mountpoint or not path.startswith(f"{mountpoint}/")
 
 
-def _differences(candidate: Candidate) -> list[dict[str, Any]]:
-    found = []
+def _differences(candidate: Candidate) -> list[Edit]:
+    found: list[Edit] = []
     for path, after in candidate.changes.items():
         if path != MANIFEST:
             secret = files.is_secret(candidate.active["files"].get(path) or after, candidate.now[path])
@@ -315,7 +331,7 @@ def _differences(candidate: Candidate) -> list[dict[str, Any]]:
     return found
 
 
-def _room(wanted: dict[str, Any], link: Any) -> tuple[list[str], str]:
+def _room(wanted: Manifest, link: Link) -> tuple[list[str], str]:
     """What would be done for the ports that we need, and why nothing would be."""
     try:
         return ([] if ports.are_all_ours(wanted) else ports.make_room(wanted, link, dry_run=True)), ""
@@ -323,7 +339,7 @@ def _room(wanted: dict[str, Any], link: Any) -> tuple[list[str], str]:
         return [], error.message
 
 
-def _objections(wanted: dict[str, Any], candidate: Candidate) -> str:
+def _objections(wanted: Manifest, candidate: Candidate) -> str:
     try:
         validate.check(wanted["services"], candidate.change(candidate.changes))
     except AgentError as error:

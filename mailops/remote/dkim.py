@@ -9,7 +9,7 @@ import json
 import os
 import stat
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from . import machine
 from .shared.errors import BAD_INPUT, LOCKED, AgentError
@@ -18,11 +18,15 @@ from .system.access import READ, obstacle
 from .system.files import ids, read, read_json
 from .system.shell import run, write_atomic
 
+if TYPE_CHECKING:
+    from .shared.calls import DkimArgs, Key, Keys, Link
+    from .shared.forms import Dkim
+
 OWNER, GROUP, MODE = "root", "_rspamd", 0o640
 BITS = 2048  # RFC 8301: at least 1024, should be 2048
 
 
-def converge(wanted: dict[str, Any], link: Any, dry_run: bool = False) -> list[str]:
+def converge(wanted: Dkim, link: Link, dry_run: bool = False) -> list[str]:
     """Make the keys of `wanted` (Manifest.dkim) that are missing; a key that exists is never touched.
 
     Returns a line for each change that was made, or would be. AgentError (5) while the vault is locked.
@@ -35,7 +39,7 @@ class Change(NamedTuple):
     key: str = ""  # where a key was made, or would be: the name of its record
 
 
-def _converged(wanted: dict[str, Any], dry_run: bool) -> list[Change]:
+def _converged(wanted: Dkim, dry_run: bool) -> list[Change]:
     keyroot = wanted["keyroot"]
     pairs = [(domain, selector) for selector in wanted["selectors"] for domain in wanted["domains"]]
     if not pairs:
@@ -54,7 +58,7 @@ def _converged(wanted: dict[str, Any], dry_run: bool) -> list[Change]:
     return missing
 
 
-def call(args: dict[str, Any], link: Any) -> dict[str, Any]:
+def call(args: DkimArgs, link: Link) -> Keys:
     """All keys of this machine: {"keys": [{domain, selector, name, value, path}], "made": [name]}.
 
     `args` may have "make", a selector: its missing keys are "made" first, for every domain.
@@ -81,7 +85,7 @@ def _converge_all(keyroot: str, pairs: list[tuple[str, str]], dry_run: bool) -> 
     return changes
 
 
-def fault(wanted: dict[str, Any]) -> str:
+def fault(wanted: Dkim) -> str:
     """What is wrong with the keys that sign now, and what to do; "" for nothing. The vault is open."""
     said = []
     selector = wanted["selectors"][0]
@@ -99,7 +103,7 @@ def fault(wanted: dict[str, Any]) -> str:
     return "; ".join(said)
 
 
-def _signing(wanted: dict[str, Any], domain: str) -> str:
+def _signing(wanted: Dkim, domain: str) -> str:
     return f"{wanted['keyroot']}/{domain}.{wanted['selectors'][0]}.key"
 
 
@@ -134,10 +138,10 @@ def _was_there(keyroot: str, domain: str, selector: str) -> bool:
     made = _noted()
     if made is None:  # what was set up earlier has no note, and what its manifest asks for was made
         try:
-            applied = machine.manifest().get("dkim") or {"domains": [], "selectors": []}
+            applied = machine.manifest()["dkim"]
         except AgentError:  # the first bootstrap
             return False
-        made = [f"{one}.{other}" for one in applied["domains"] for other in applied["selectors"]]
+        made = [f"{one}.{other}" for one in applied["domains"] for other in applied["selectors"]] if applied else []
     return f"{domain}.{selector}" in made or os.path.exists(f"{keyroot}/{domain}.{selector}.txt")
 
 
@@ -153,8 +157,7 @@ def _names(pairs: list[tuple[str, str]]) -> set[str]:
 
 
 def _noted() -> list[str] | None:
-    made: list[str] | None = read_json(_note(), f"as root there: rm {_note()}")
-    return made
+    return read_json(_note(), f"as root there: rm {_note()}", None)
 
 
 def _note() -> str:
@@ -208,7 +211,7 @@ def _value(key: str) -> str:
     return f"v=DKIM1; k=rsa; p={encoded}"
 
 
-def _keys(keyroot: str, domains: list[str]) -> list[dict[str, str]]:
+def _keys(keyroot: str, domains: list[str]) -> list[Key]:
     """Every key below `keyroot`, those of domains that the site no longer has included."""
     if not os.path.isdir(keyroot):
         return []
@@ -217,8 +220,14 @@ def _keys(keyroot: str, domains: list[str]) -> list[dict[str, str]]:
         domain, selector = _split(name.removesuffix(".key"), domains)
         if name.endswith(".key") and DOMAIN.fullmatch(domain) and SELECTOR.fullmatch(selector):
             path = f"{keyroot}/{name}"
-            key = {"domain": domain, "selector": selector, "name": record_name(domain, selector)}
-            found.append(key | {"value": _value(path), "path": path})
+            record: Key = {
+                "domain": domain,
+                "selector": selector,
+                "name": record_name(domain, selector),
+                "value": _value(path),
+                "path": path,
+            }
+            found.append(record)
     return found
 
 

@@ -12,9 +12,17 @@ import queue
 import sys
 import threading
 from collections.abc import Sequence
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 from .shared.errors import AgentError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import TypeVar
+
+    from .shared.calls import Said
+
+    T = TypeVar("T")
 
 HEARTBEAT = 10.0  # seconds; the laptop gives us up after a minute of silence
 GONE = object()
@@ -35,7 +43,7 @@ class Link:
     def __init__(self, stdin: BinaryIO, stdout: BinaryIO) -> None:
         self._stdout = stdout
         self._writing = threading.Lock()
-        self._answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._answers: queue.SimpleQueue[object] = queue.SimpleQueue()
         self._gone = threading.Event()
         self._done = threading.Event()
         threading.Thread(target=self._listen, args=(stdin,), daemon=True).start()
@@ -52,7 +60,7 @@ class Link:
     def say(self, text: str) -> None:
         self._send({"t": "say", "text": text})
 
-    def ask(self, what: str, data: Any = None) -> Any:
+    def ask(self, what: str, data: object = None) -> T:  # type: ignore[type-var]  # what comes goes by the question
         self._send({"t": "ask", "what": what, "data": data})
         answer = self._answers.get()
         if answer is GONE:
@@ -60,9 +68,9 @@ class Link:
             raise AgentError("the laptop went away before it answered")
         if answer == WITHHELD:
             raise AgentError(f"{NEEDED.get(what, 'what this machine should be')} could not be had on the laptop")
-        return answer
+        return cast("T", answer)
 
-    def finish(self, data: dict[str, Any]) -> None:
+    def finish(self, data: Mapping[str, object]) -> None:
         self._done.set()
         self._send({"t": "result", "data": data})
 
@@ -74,7 +82,7 @@ class Link:
         if self._gone.is_set() and not self._done.is_set() and not self.resolute:
             raise AgentError("the laptop went away; stopped between two steps")
 
-    def _send(self, event: dict[str, Any]) -> None:
+    def _send(self, event: Said) -> None:
         line = json.dumps(event, separators=(",", ":")).encode() + b"\n"
         try:
             with self._writing:
@@ -101,7 +109,7 @@ class Console:
     origin = ""
     resolute = True
 
-    def __init__(self, answers: dict[str, Any]) -> None:
+    def __init__(self, answers: Mapping[str, Callable[[object], object]]) -> None:
         self._answers = answers
 
     def step(self, name: str, state: str, lines: Sequence[str] = ()) -> None:
@@ -114,8 +122,8 @@ class Console:
     def say(self, text: str) -> None:
         print(text, flush=True)
 
-    def ask(self, what: str, data: Any = None) -> Any:
-        return self._answers[what](data)
+    def ask(self, what: str, data: object = None) -> T:  # type: ignore[type-var]  # as above
+        return cast("T", self._answers[what](data))
 
     def check(self) -> None:
         pass

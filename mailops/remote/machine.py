@@ -5,11 +5,15 @@ from __future__ import annotations
 import os
 import re
 import threading
-from typing import Any
+from typing import TYPE_CHECKING
 
-from .shared.errors import LOCKED, AgentError
+from .shared.errors import BAD_INPUT, LOCKED, AgentError
 from .shared.stored import lift
 from .system.files import read_json
+
+if TYPE_CHECKING:
+    from .shared.calls import Facts
+    from .shared.forms import Manifest, Vault
 
 STATE = "/var/lib/mailops"
 MANIFEST = f"{STATE}/manifest.json"
@@ -18,7 +22,7 @@ BLOCK = re.compile(r"-----BEGIN CERTIFICATE-----\n[A-Za-z0-9+/=\n]+-----END CERT
 PATIENCE = 5.0  # seconds in which a vault answers that is well
 
 
-def facts() -> dict[str, Any]:
+def facts() -> Facts:
     """What a role must know of the machine before it can say what belongs on it.
 
     Source: os-release(5). AgentError on anything but the Debian releases that mailops supports.
@@ -37,15 +41,16 @@ def certificates(path: str) -> str:
     return "".join(f"{block}\n" for block in found)
 
 
-def manifest() -> dict[str, Any]:
+def manifest() -> Manifest:
     """The manifest last applied here; AgentError when there has been none."""
-    data: dict[str, Any] | None = read_json(MANIFEST, f"as root there: rm {MANIFEST}; then fab -H NAME bootstrap")
+    remedy = f"as root there: rm {MANIFEST}; then fab -H NAME bootstrap"
+    data: Manifest | None = read_json(MANIFEST, remedy, None)
     if data is None:
         raise AgentError("this machine is not set up yet", hint="fab -H NAME bootstrap")
     return lift("manifest", data)
 
 
-def other_release(applied: dict[str, Any]) -> str:
+def other_release(applied: Manifest) -> str:
     """What to tell a person when Debian was upgraded since the files of the manifest `applied` were made; else ""."""
     made_for, now = applied["release"], facts()["release"]
     if made_for in (None, now):
@@ -53,7 +58,7 @@ def other_release(applied: dict[str, Any]) -> str:
     return f"this machine runs Debian {now}, and the configuration is for Debian {made_for}"
 
 
-def vault_is_open(applied: dict[str, Any]) -> bool:
+def vault_is_open(applied: Manifest) -> bool:
     """Whether the vault's filesystem is mounted and alive. AgentError (5) when it does not answer."""
     vault = applied["vault"]
     if not vault:
@@ -61,7 +66,7 @@ def vault_is_open(applied: dict[str, Any]) -> bool:
     return all(is_mounted(place) or place == vault["queue"] for place in places(vault))
 
 
-def able(wanted: dict[str, Any], opened: bool) -> dict[str, Any]:
+def able(wanted: Manifest, opened: bool) -> Manifest:
     """The manifest with what can run now: all of it where the vault is open, else what does not wait for that."""
     if opened:
         return wanted
@@ -73,7 +78,26 @@ def able(wanted: dict[str, Any], opened: bool) -> dict[str, Any]:
     }
 
 
-def places(vault: dict[str, Any]) -> list[str]:
+def vault(applied: Manifest) -> Vault:
+    """AgentError (2) where it has none."""
+    if not applied["vault"]:
+        raise AgentError(f"this machine is a {applied['role']}; it has no vault", code=BAD_INPUT)
+    return applied["vault"]
+
+
+def mountpoint(applied: Manifest) -> str:
+    """Of the vault, if it has one; else ""."""
+    return applied["vault"]["mountpoint"] if applied["vault"] else ""
+
+
+def database(applied: Manifest) -> str:
+    """Of the mail accounts. AgentError where it has none."""
+    if not applied["accounts"]:
+        raise AgentError(f"this machine has no mail accounts: its role is {applied['role']}")
+    return applied["accounts"]["database"]
+
+
+def places(vault: Vault) -> list[str]:
     """Where an open vault is mounted: the queue in it has a place of its own, which is mounted while mail runs."""
     return [place for place in (vault["mountpoint"], vault["queue"]) if place]
 

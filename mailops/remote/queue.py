@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import TYPE_CHECKING
 
 from . import machine
 from .services import mailq
 from .shared.errors import BAD_INPUT, LOCKED, AgentError
+
+if TYPE_CHECKING:
+    from .shared.calls import Counts, Deletion, Done, Link, QueueAnswer, QueueArgs, Shown, Waiting
 
 MOST = 10_000  # messages of which each is told
 DEFERRED = "deferred"
 CHANGES = {"queue.rm": mailq.DELETE, "queue.hold": mailq.HOLD, "queue.release": mailq.RELEASE}
 
 
-def call(args: dict[str, Any], link: Any) -> dict[str, Any]:
+def call(args: QueueArgs, link: Link) -> QueueAnswer:
     """The agent call behind `fab queue` and the tasks below it. AgentError (5) while the vault is locked."""
     _must_be_there()
     found = mailq.listed()
@@ -26,7 +29,7 @@ def call(args: dict[str, Any], link: Any) -> dict[str, Any]:
             return _counts(found)
         case "queue.rm" | "queue.hold" | "queue.release":
             return _change(args, found, link)
-    return _counts(found) | {"now": time.time(), "messages": found[:MOST]}
+    return {**_counts(found), "now": time.time(), "messages": found[:MOST]}
 
 
 def _must_be_there() -> None:
@@ -34,23 +37,23 @@ def _must_be_there() -> None:
     applied = machine.manifest()
     if not machine.vault_is_open(applied):
         raise AgentError("the vault, with the queue, is locked", "fab -H NAME unlock", LOCKED)
-    place = (applied["vault"] or {}).get("queue")
+    place = applied["vault"]["queue"] if applied["vault"] else ""
     if place and not machine.is_mounted(place):
         raise AgentError("mail is off, and the queue in the vault not mounted", "fab -H NAME unlock")
 
 
-def _counts(found: list[dict[str, Any]]) -> dict[str, Any]:
+def _counts(found: list[Waiting]) -> Counts:
     return {"count": len(found), "held": sum(message["queue"] == "hold" for message in found)}
 
 
-def _show(name: str, found: list[dict[str, Any]]) -> dict[str, Any]:
+def _show(name: str, found: list[Waiting]) -> Shown:
     """`message` is None where there is none of that name."""
     message = next((message for message in found if message["id"] == _known(name)), None)
     head, body, more = mailq.content(name) if message else ([], [], False)
     return {"now": time.time(), "message": message, "head": head, "body": body, "more": more}
 
 
-def _change(args: dict[str, Any], found: list[dict[str, Any]], link: Any) -> dict[str, Any]:
+def _change(args: QueueArgs, found: list[Waiting], link: Link) -> Done:
     """What was asked for by name, or is in the queue at this moment; what comes later is not touched."""
     there = {message["id"] for message in found}
     wanted = [_known(name) for name in args["ids"]]
@@ -60,7 +63,7 @@ def _change(args: dict[str, Any], found: list[dict[str, Any]], link: Any) -> dic
     else:
         chosen = [message for message in found if message["id"] in wanted]
     if args["task"] == "queue.rm" and args["which"] and chosen and not args["sure"]:
-        question = {"count": len(chosen), "age": max(0.0, time.time() - chosen[0]["since"])}
+        question: Deletion = {"count": len(chosen), "age": max(0.0, time.time() - chosen[0]["since"])}
         if link.ask("delete", question) is not True:
             return {"chosen": len(chosen), "done": 0, "missing": [], "agreed": False}
     done = mailq.change(CHANGES[args["task"]], (message["id"] for message in chosen))

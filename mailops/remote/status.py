@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from typing import Any
+from typing import TYPE_CHECKING
 
 from . import machine
 from .certificates import certificate as certificates
@@ -17,12 +17,16 @@ from .system import asleep, dpkg, lock
 from .system import units as services
 from .vault import conf
 
+if TYPE_CHECKING:
+    from .shared.calls import Link, Nothing, NotSetUp, Served, Status, VaultState
+    from .shared.forms import Vault
+
 # What is not looked at, by whether the vault is open: None for one that does not answer, and would not let go of us.
 HIDDEN = {True: (), False: look.IN_THE_VAULT, None: (*look.IN_THE_VAULT, "disk")}
 CERTIFICATE = "/etc/mailops/tls/fullchain.pem"
 
 
-def call(args: dict[str, Any], link: Any) -> dict[str, Any]:
+def call(args: Nothing, link: Link) -> Status | NotSetUp:
     """The agent call behind `fab status`; sizes in bytes, times in seconds."""
     facts = machine.facts()
     try:
@@ -80,14 +84,14 @@ def call(args: dict[str, Any], link: Any) -> dict[str, Any]:
     }
 
 
-def certificate(args: dict[str, Any], link: Any) -> dict[str, Any]:
+def certificate(args: Nothing, link: Link) -> Served:
     """The certificate that this mailhost serves, for the null clients that verify it."""
     return {"certificate": machine.certificates(CERTIFICATE)}
 
 
-def _vault(wanted: dict[str, Any], opened: bool | None) -> dict[str, Any]:
+def _vault(wanted: Vault, opened: bool | None) -> VaultState:
     """`opened` is None for a vault that is mounted and does not answer."""
-    told: dict[str, Any] = {"mountpoint": wanted["mountpoint"], "open": opened is not False}
+    told: VaultState = {"mountpoint": wanted["mountpoint"], "open": opened is not False}
     if damage := conf.damage(wanted):
         told["damage"] = {"what": damage, "next": conf.way_back(wanted)}
     elif not conf.is_as_it_was(wanted):  # another vault's, or another passphrase's: only an unlock can tell

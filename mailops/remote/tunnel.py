@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import pwd
 import re
-from typing import Any
+from typing import TYPE_CHECKING
 
 from .shared.errors import AgentError
+
+if TYPE_CHECKING:
+    from .shared.calls import Console, Link, TunnelArgs
 
 # In memory, for root and the filter to read: /usr/lib/mailops/console-password writes it.
 FILE = "/run/mailops-console/password.conf"
@@ -15,7 +18,7 @@ SOCKETS = "/proc/net/tcp"  # proc_net(5)
 LISTENS = "0A"
 
 
-def call(args: dict[str, Any], link: Any) -> dict[str, Any]:
+def call(args: TunnelArgs, link: Link) -> Console:
     """The agent call behind `fab tunnel`: {"password"}. args: the console's `port` on 127.0.0.1, and its `user`.
 
     While the filter is down anybody may listen there, and would be sent what the tunnel brings.

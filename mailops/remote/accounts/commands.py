@@ -6,7 +6,6 @@ import os
 import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 from ..shared.address import can_log_in, domain_of, without_detail
 from ..shared.errors import AgentError
@@ -31,14 +30,14 @@ class Work:
     place: Place
     hashed: str | None = None
     lines: list[str] = field(default_factory=list)
-    rows: list[dict[str, Any]] | None = None
+    rows: list[dict[str, str | int]] | None = None
 
     def has(self, table: str, **columns: str) -> bool:
         where = " AND ".join(f"{column} = ?" for column in columns)
         found = self.db.execute(f"SELECT 1 FROM {table} WHERE {where}", (*columns.values(),))  # noqa: S608
         return found.fetchone() is not None
 
-    def column(self, query: str, *values: str) -> list[Any]:
+    def column(self, query: str, *values: str) -> list[str]:
         return [row[0] for row in self.db.execute(query, values)]
 
     def count(self, table: str, column: str, name: str) -> int:
@@ -296,7 +295,7 @@ def _like(name: str) -> str:
     return f"%@{name}" if name else "%"
 
 
-HANDLERS: dict[str, Callable[..., None]] = {
+HANDLERS: dict[str, Callable[..., None]] = {  # type: ignore[explicit-any]  # each takes its own words
     "addalias": _addalias,
     "adddom": _adddom,
     "adduser": _adduser,

@@ -9,7 +9,7 @@ import ctypes
 import os
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING
 
 from .. import machine
 from ..shared import passwords
@@ -19,6 +19,9 @@ from ..shared.tables import table
 from . import crypt, database, senders, sessions
 from . import rows as account_rows
 from .commands import HANDLERS, NeedsPassword, Place, Work
+
+if TYPE_CHECKING:
+    from ..shared.calls import Link, Mailcfg, MailcfgArgs
 
 
 def main(argv: list[str]) -> int:
@@ -60,7 +63,7 @@ def _take_out_of_sight(word: bytes) -> None:
         print("mailcfg: warning: ps showed this password; leave it out, and you are asked for it", file=sys.stderr)
 
 
-def call(args: dict[str, Any], link: Any) -> dict[str, Any]:
+def call(args: MailcfgArgs, link: Link) -> Mailcfg:
     """The laptop's door: `args` = {"argv": [...]}; a password never comes in.
 
     Returns {"code", "lines", "rows" (None or a list of dicts), "error", "hint"}; a refusal (code 1 or 2)
@@ -68,14 +71,14 @@ def call(args: dict[str, Any], link: Any) -> dict[str, Any]:
     AgentError when the accounts cannot be reached at all: locked, not set up, damaged.
     """
     place = _here()
-    answer: dict[str, Any] = {"code": 0, "lines": [], "rows": None, "error": "", "hint": ""}
+    answer: Mailcfg = {"code": 0, "lines": [], "rows": None, "error": "", "hint": ""}
     try:
         command = parse(args["argv"])
         if command.pw is not None:
             raise AgentError("a password came where its hash should be", code=BAD_INPUT)
         if command.name == "help":
             return answer | {"lines": HELP.splitlines()}
-        done = execute(command, place, lambda email: str(link.ask("hash", email)))
+        done = execute(command, place, lambda email: link.ask("hash", email))
     except AgentError as error:
         if error.code not in (FAILED, BAD_INPUT):
             raise
@@ -104,14 +107,13 @@ def execute(command: Command, place: Place, ask: Callable[[str], str], hashed: s
 def _here() -> Place:
     """This machine's accounts. AgentError (5) while the vault is locked."""
     applied = machine.manifest()
-    wanted = applied.get("accounts")
-    if not wanted:
-        raise AgentError(f"this machine has no mail accounts: its role is {applied.get('role')}")
+    path = machine.database(applied)
     if not machine.vault_is_open(applied):
         raise AgentError(
             "the vault, with the accounts, is locked", "fab unlock, or on the server's console: mailboot", LOCKED
         )
-    homes = [user["home"] for user in applied.get("users", []) if user["name"] == "vmail"]
-    mail = homes[0] if homes else os.path.dirname(os.path.dirname(wanted["database"])) + "/mail"
-    listed = {key: frozenset(rows) for key, rows in account_rows.listed(wanted["database"]).items()}
-    return Place(wanted["database"], mail, **listed)
+    homes = [user["home"] for user in applied["users"] if user["name"] == "vmail"]
+    mail = homes[0] if homes else os.path.dirname(os.path.dirname(path)) + "/mail"
+    listed = account_rows.listed(path)
+    aliases = frozenset((src, dst) for src, dst in listed["aliases"])
+    return Place(path, mail, frozenset(listed["domains"]), frozenset(listed["users"]), aliases)

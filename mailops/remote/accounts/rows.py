@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ..shared import passwords
 from ..shared.errors import LOCKED, AgentError
@@ -16,10 +16,12 @@ from ..system.files import read, read_json
 from ..system.shell import write_atomic
 from . import database, senders
 
-LISTED = ("domains", "users", "aliases")
+if TYPE_CHECKING:
+    from ..shared.calls import Link
+    from ..shared.forms import Accounts, Listed
 
 
-def converge(wanted: dict[str, Any], link: Any, dry_run: bool = False) -> list[str]:
+def converge(wanted: Accounts, link: Link, dry_run: bool = False) -> list[str]:
     """Add what `wanted` (Manifest.accounts) has and the database lacks, in one transaction; nothing is reset.
 
     Hashes are asked for as "hashes", for users that do not exist. Returns a line for each change that was
@@ -42,15 +44,16 @@ def converge(wanted: dict[str, Any], link: Any, dry_run: bool = False) -> list[s
     return changes + _keep_listed(path, wanted, dry_run, told=bool(changes))
 
 
-def listed(path: str) -> dict[str, set[Any]]:
+def listed(path: str) -> Listed:
     """The domains, users and aliases that hosts.toml had at the last bootstrap; `path` is the database."""
-    found = read_json(_listed_file(path), "fab bootstrap") or {}
-    return {key: {tuple(row) if isinstance(row, list) else row for row in found.get(key, [])} for key in LISTED}
+    nothing: Listed = {"domains": [], "users": [], "aliases": []}
+    return nothing | read_json(_listed_file(path), "fab bootstrap", nothing)
 
 
-def _keep_listed(path: str, wanted: dict[str, Any], dry_run: bool, told: bool) -> list[str]:
+def _keep_listed(path: str, wanted: Accounts, dry_run: bool, told: bool) -> list[str]:
     """A line only where nothing else tells that hosts.toml has other accounts now."""
-    content = json.dumps({key: wanted[key] for key in LISTED}).encode()
+    listed: Listed = {"domains": wanted["domains"], "users": wanted["users"], "aliases": wanted["aliases"]}
+    content = json.dumps(listed).encode()
     if read(_listed_file(path)) == content:
         return []
     if not dry_run:
@@ -62,7 +65,7 @@ def _listed_file(path: str) -> str:
     return f"{os.path.dirname(path)}/listed.json"
 
 
-def _add_missing(path: str, wanted: dict[str, Any], link: Any, dry_run: bool, new: bool) -> list[str]:
+def _add_missing(path: str, wanted: Accounts, link: Link, dry_run: bool, new: bool) -> list[str]:
     copy = database.rehearsal(path)
     there = set(row[0] for row in copy.execute("SELECT email FROM users"))
     missing = [email for email in wanted["users"] if email not in there]
@@ -82,9 +85,9 @@ def _add_missing(path: str, wanted: dict[str, Any], link: Any, dry_run: bool, ne
     return rows
 
 
-def _all_there(path: str, wanted: dict[str, Any]) -> bool:
+def _all_there(path: str, wanted: Accounts) -> bool:
     """The usual answer, found without a rehearsal."""
-    rows: dict[str, set[Any]] = {
+    rows: dict[str, set[tuple[str, ...]]] = {
         "name FROM domains": {(name,) for name in wanted["domains"]},
         "email FROM users": {(email,) for email in wanted["users"]},
         "src, dst FROM aliases": {(src, dst) for src, dst in wanted["aliases"]},
@@ -96,7 +99,7 @@ def _all_there(path: str, wanted: dict[str, Any]) -> bool:
             return False
 
 
-def _fill(db: sqlite3.Connection, wanted: dict[str, Any], hashes: dict[str, str]) -> tuple[list[str], list[str]]:
+def _fill(db: sqlite3.Connection, wanted: Accounts, hashes: dict[str, str]) -> tuple[list[str], list[str]]:
     """Insert the wanted rows that are missing: a line for each, and remarks on those that are left out."""
     from .commands import Place, Work, objection  # costs more than all the rest, and is seldom needed
 
@@ -121,10 +124,10 @@ def _fill(db: sqlite3.Connection, wanted: dict[str, Any], hashes: dict[str, str]
     return rows, remarks
 
 
-def _ask_hashes(missing: list[str], link: Any) -> dict[str, str]:
+def _ask_hashes(missing: list[str], link: Link) -> dict[str, str]:
     if not missing:
         return {}
-    hashes: dict[str, str] = link.ask("hashes", missing)
+    hashes = link.ask("hashes", missing)
     for email in missing:
         if not passwords.is_hash(hashes.get(email, "")):
             raise AgentError(f"the laptop sent no password hash for {email}; no account was added")

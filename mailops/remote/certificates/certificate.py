@@ -12,10 +12,14 @@ import os
 import re
 import time
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..system.files import remove
 from ..system.shell import run, write_atomic
+
+if TYPE_CHECKING:
+    from ..shared.calls import Dated
+    from ..shared.forms import Certificate
 
 DAY = 86400
 DAYS = 820  # that ours lasts
@@ -107,7 +111,7 @@ def fault(leaf: Leaf, names: list[str], now: float) -> str:
     return f"the old one ends on {_day(leaf.ends)}" if leaf.ends - now < DAYS_LEFT * DAY else ""
 
 
-def converge(wanted: list[dict[str, Any]], dry_run: bool = False) -> list[str]:
+def converge(wanted: list[Certificate], dry_run: bool = False) -> list[str]:
     """Make each certificate that does not exist, or that is ours and not good any more; those of others are left alone.
 
     The key stays: whoever knows the server by that goes on knowing it.
@@ -125,12 +129,12 @@ def converge(wanted: list[dict[str, Any]], dry_run: bool = False) -> list[str]:
     return found
 
 
-def look(wanted: list[dict[str, Any]]) -> list[str]:
+def look(wanted: list[Certificate]) -> list[str]:
     """What is to be done about them before clients refuse them, each with the next step."""
     return [said for item in wanted if (leaf := read(item["cert"])) for said in _faults(item, leaf, time.time())]
 
 
-def _faults(item: dict[str, Any], leaf: Leaf, now: float) -> list[str]:
+def _faults(item: Certificate, leaf: Leaf, now: float) -> list[str]:
     if leaf.ours:
         why = fault(leaf, item["names"], now)
         bootstrap = "next: fab -H NAME bootstrap"
@@ -144,13 +148,13 @@ def _faults(item: dict[str, Any], leaf: Leaf, now: float) -> list[str]:
     return told
 
 
-def served(wanted: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def served(wanted: list[Certificate]) -> list[Dated]:
     """The names of each, and when it ends (Unix time)."""
     leaves = [leaf for item in wanted if (leaf := read(item["cert"]))]
     return [{"names": leaf.names, "ends": leaf.ends} for leaf in leaves if leaf.names]
 
 
-def refused(item: dict[str, Any], now: float) -> str:
+def refused(item: Certificate, now: float) -> str:
     """Why clients refuse the certificate that is served, whoever made it; "" when they take it, by its dates."""
     leaf = read(item["cert"])
     if leaf is None or leaf.starts <= now < leaf.ends:  # what cannot be read is not served either
@@ -164,7 +168,7 @@ def _day(when: float) -> str:
     return time.strftime("%Y-%m-%d", time.gmtime(when))
 
 
-def unseen(wanted: list[dict[str, Any]]) -> list[str]:
+def unseen(wanted: list[Certificate]) -> list[str]:
     """The certificates that were made anew, and that the daemons have not been told of yet."""
     return [item["cert"] for item in wanted if os.path.exists(_note(item["cert"]))]
 
@@ -180,12 +184,12 @@ def _note(path: str) -> str:
     return f"{path}.unseen"
 
 
-def _why_anew(item: dict[str, Any]) -> str:
+def _why_anew(item: Certificate) -> str:
     leaf = read(item["cert"])
     return fault(leaf, item["names"], time.time()) if leaf and leaf.ours else ""
 
 
-def _renew(item: dict[str, Any]) -> None:
+def _renew(item: Certificate) -> None:
     import tempfile
 
     with tempfile.TemporaryDirectory(dir="/run") as folder:
@@ -194,7 +198,7 @@ def _renew(item: dict[str, Any]) -> None:
         _place(f"{folder}/cert", item["cert"], 0o644)
 
 
-def _make(item: dict[str, Any]) -> None:
+def _make(item: Certificate) -> None:
     """The key is born in a folder that only root can enter."""
     import tempfile
 
@@ -209,7 +213,7 @@ def _make(item: dict[str, Any]) -> None:
         _place(cert, item["cert"], 0o644)
 
 
-def _sign(item: dict[str, Any], out: str, *key: str) -> None:
+def _sign(item: Certificate, out: str, *key: str) -> None:
     """openssl-req(1)."""
     alternatives = ",".join(f"DNS:{name}" for name in item["names"])
     command = ["openssl", "req", "-x509", "-sha256", "-days", str(DAYS), "-subj", f"/CN={item['names'][0]}", *key]

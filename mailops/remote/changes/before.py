@@ -9,18 +9,21 @@ import contextlib
 import glob
 import hashlib
 import os
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ..services import daemons
 from ..system import dpkg, files
 from . import generations
+
+if TYPE_CHECKING:
+    from ..shared.forms import Manifest
 
 MAIL = "/var/mail"
 ALIASES = "/etc/aliases"
 FORWARDS = ("/root/.forward", "/home/*/.forward")
 
 
-def told(wanted: dict[str, Any], displaced: bool = False) -> list[str]:
+def told(wanted: Manifest, displaced: bool = False) -> list[str]:
     """A line for each thing; none where we have been before, but for mailboxes of a server that was `displaced` now."""
     if not os.path.exists(generations.ACTIVE):
         ours = [daemons.of(service["unit"]) for service in reversed(wanted["services"])]  # the way that mail takes
@@ -30,7 +33,7 @@ def told(wanted: dict[str, Any], displaced: bool = False) -> list[str]:
     return _mailboxes(_spool()) if displaced else []
 
 
-def _files(wanted: dict[str, Any]) -> list[str]:
+def _files(wanted: Manifest) -> list[str]:
     """Files that somebody has made or changed, and where they are kept, as the origins of their paths."""
     fresh = dpkg.conffiles()
     lines = []

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import difflib
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ..machine import MANIFEST
 from ..services import daemon_log
 from ..shared.errors import AgentError
 from ..system import units
-from ..system.files import Change, State, is_secret
+from ..system.files import Change, is_secret
 from . import generations
+
+if TYPE_CHECKING:
+    from ..shared.forms import Manifest, State
 
 LINES = 6  # of a daemon's log, and of a file's difference
 
 
-def reasons(error: Exception, wanted: dict[str, Any], change: Change, began: float) -> list[str]:
+def reasons(error: Exception, wanted: Manifest, change: Change, began: float) -> list[str]:
     """What went wrong, the suspect files and what is new in them, the daemons' log lines since `began` (unix time).
 
     Raises nothing: a rollback waits for it, and is more important than why.
@@ -27,7 +30,7 @@ def reasons(error: Exception, wanted: dict[str, Any], change: Change, began: flo
         return [*told, f"the suspects are not known: {trouble}"]
 
 
-def _evidence(error: Exception, wanted: dict[str, Any], change: Change, began: float) -> list[str]:
+def _evidence(error: Exception, wanted: Manifest, change: Change, began: float) -> list[str]:
     touched = [service for service in wanted["services"] if units.touched(service, list(change.after))]
     guilty = [service for service in touched if service["unit"] in _accused(error)] or touched
     paths = [path for path in change.after if any(units.touched(service, [path]) for service in guilty)]

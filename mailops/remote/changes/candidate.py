@@ -10,12 +10,17 @@ import base64
 import json
 import os
 from collections.abc import Callable, Collection
-from typing import Any
+from typing import TYPE_CHECKING
 
+from .. import machine
 from ..machine import MANIFEST
 from ..shared.errors import AgentError
-from ..system.files import Change, State, digest, ids, observe, read, same
+from ..system.files import Change, digest, ids, observe, read, same
 from . import generations
+
+if TYPE_CHECKING:
+    from ..shared.calls import Link
+    from ..shared.forms import File, Files, Found, Generation, Manifest, State
 
 Reachable = Callable[[str], bool]
 
@@ -25,9 +30,9 @@ class Candidate:
 
     def __init__(
         self,
-        wanted: dict[str, Any],
-        active: dict[str, Any],
-        link: Any,
+        wanted: Manifest,
+        active: Generation,
+        link: Link,
         reachable: Reachable,
         contents: dict[str, bytes] | None = None,
     ) -> None:
@@ -79,18 +84,22 @@ class Candidate:
         adopted = path in written and path in self.files and path != MANIFEST and not same(written[path], state)
         return adopted or not same(self.now[path], state)
 
-    def record(self) -> dict[str, Any]:
+    def record(self) -> Files:
         """The part of a generation's record that says what is where."""
         digests = {path: digest(text) for path, text in self.locals.items() if text}
         return {"files": self.files, "locals": digests}
 
-    def _lacks(self, file: dict[str, Any]) -> bool:
+    def _lacks(self, file: File) -> bool:
         """Whether the base has to come from the laptop: it is needed, and not kept here."""
         now = self.now[file["path"]]
         needed = self.locals.get(file.get("local", "")) or not now or now.get("sha256") != file["sha256"]
-        return bool(needed) and file["sha256"] not in self.contents and generations.content(file) is None
+        return (
+            bool(needed)
+            and file["sha256"] not in self.contents
+            and generations.content({"sha256": file["sha256"]}) is None
+        )
 
-    def _fetch(self, files: list[dict[str, Any]], link: Any) -> None:
+    def _fetch(self, files: list[File], link: Link) -> None:
         if not files:
             return
         answer = link.ask("files", [file["path"] for file in files])
@@ -100,13 +109,13 @@ class Candidate:
                 raise AgentError(f"{file['path']} did not arrive as it was promised; nothing was written")
             self.contents[file["sha256"]] = content
 
-    def _target(self, file: dict[str, Any]) -> State:
-        state = {"sha256": file["sha256"], "mode": file["mode"], "secret": file["secret"]}
+    def _target(self, file: File) -> State:
+        state: Found = {"sha256": file["sha256"], "mode": file["mode"], "secret": file["secret"]}
         if addition := self.locals.get(file.get("local", "")):
             from . import additions
 
             source = file["local"]
-            content = additions.merged(self.content(file), addition, file["merge"], source)
+            content = additions.merged(self.content({"sha256": file["sha256"]}), addition, file["merge"], source)
             self.contents[digest(content)] = content
             state |= {"sha256": digest(content), "base": file["sha256"], "local": source}
             mode = os.stat(source).st_mode
@@ -125,12 +134,12 @@ class Candidate:
         self.now |= {path: observe(path) for path in given_up}
         return {path: origins.get(path) for path in given_up if same(self.now[path], self.active["files"][path])}
 
-    def _add_manifest(self, wanted: dict[str, Any]) -> None:
+    def _add_manifest(self, wanted: Manifest) -> None:
         """The manifest itself is a file of the generation: what reads it finds the one that the files are of.
 
         Without the people in it, whose place is the vault: of the accounts, where they are is enough.
         """
-        accounts = {"database": wanted["accounts"]["database"]} if wanted.get("accounts") else None
+        accounts = {"database": machine.database(wanted)} if wanted.get("accounts") else None
         content = json.dumps(wanted | {"accounts": accounts}, indent=1, sort_keys=True).encode()
         self.contents[digest(content)] = content
         self.now[MANIFEST] = observe(MANIFEST)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import base64
-from typing import Any
+from typing import TYPE_CHECKING
 
 from .. import machine
-from ..system.files import State, digest, is_secret, observe, read, same, told
+from ..system.files import digest, is_secret, observe, read, same, told
 from . import generations, transaction
 
+if TYPE_CHECKING:
+    from ..shared.calls import Drift, Edit, Link, Nothing
+    from ..shared.forms import Generation, Manifest, State
 
-def call(args: dict[str, Any], link: Any) -> dict[str, Any]:
+
+def call(args: Nothing, link: Link) -> Drift:
     """The agent call behind `fab drift`. AgentError on a machine that was never set up."""
     applied = machine.manifest()
     active = generations.active()
@@ -23,18 +27,18 @@ def call(args: dict[str, Any], link: Any) -> dict[str, Any]:
     }
 
 
-def edits(applied: dict[str, Any], active: dict[str, Any], opened: bool) -> list[dict[str, Any]]:
+def edits(applied: Manifest, active: Generation, opened: bool) -> list[Edit]:
     """An entry for each managed file that is not as it was written; those in the vault only while that is `opened`."""
     found = []
     for path, written in active["files"].items():
-        if path == machine.MANIFEST or (not opened and path.startswith(applied["vault"]["mountpoint"] + "/")):
+        if path == machine.MANIFEST or (not opened and path.startswith(machine.mountpoint(applied) + "/")):
             continue
         if not same(now := observe(path), written) and not transaction.is_its_work(path, now):
             found.append(entry(path, written, now))
     return found
 
 
-def entry(path: str, written: State, now: State) -> dict[str, Any]:
+def entry(path: str, written: State, now: State) -> Edit:
     """How a path differs from what mailops wrote; a secret file's content stays here.
 
     One that the edit itself has closed to others has become a secret.
@@ -52,7 +56,7 @@ def entry(path: str, written: State, now: State) -> dict[str, Any]:
     }
 
 
-def difference(path: str, was: State, now: State, secret: bool, contents: list[bytes | None]) -> dict[str, Any]:
+def difference(path: str, was: State, now: State, secret: bool, contents: list[bytes | None]) -> Edit:
     """How one of our files differs from another time of it; the contents are those of then and now."""
     said = [(state.get("sha256"), state.get("link")) for state in (was, now) if state]
     before, after = [None if secret else encoded(content) for content in contents]
@@ -71,7 +75,7 @@ def encoded(content: bytes | None) -> str | None:
     return None if content is None else base64.b64encode(content).decode()
 
 
-def _unpushed(applied: dict[str, Any], active: dict[str, Any]) -> list[str]:
+def _unpushed(applied: Manifest, active: Generation) -> list[str]:
     paths = dict.fromkeys(file["local"] for file in applied["files"] if file.get("local"))
     now = {path: digest(text) if (text := read(path)) else None for path in paths}
     return [path for path, found in now.items() if found != active["locals"].get(path)]

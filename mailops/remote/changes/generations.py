@@ -14,13 +14,16 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ..machine import MANIFEST, STATE
 from ..shared.errors import BAD_INPUT, AgentError
 from ..shared.stored import lift, numbered
-from ..system.files import State, digest, read, read_json, write_whole
+from ..system.files import digest, read, read_json, write_whole
 from ..system.shell import sync_directory, write_atomic
+
+if TYPE_CHECKING:
+    from ..shared.forms import Generation, Manifest, Origins, State
 
 OBJECTS = f"{STATE}/objects"
 RECORDS = f"{STATE}/generations"
@@ -28,8 +31,7 @@ ACTIVE = f"{STATE}/active"
 ORIGINS = f"{STATE}/origins.json"
 KEPT = 50  # the latest so many; the active one stays, however old it is
 
-Record = dict[str, Any]
-EMPTY: Record = {"number": 0, "parent": None, "files": {}, "locals": {}, "replaced": {}, "proven": False}
+EMPTY: Generation = {"number": 0, "parent": None, "files": {}, "locals": {}, "replaced": {}, "proven": False}
 
 
 def path(number: int) -> str:
@@ -46,28 +48,28 @@ def numbers() -> list[int]:
     return sorted(int(stem) for stem in found if stem.isdigit() and int(stem))
 
 
-def load(number: int) -> Record:
+def load(number: int) -> Generation:
     """AgentError (2) for a generation that is not here; (1) for one whose record is damaged."""
-    record: Record | None = read_json(path(number), f"no way back to it any more: rm {path(number)}")
+    record: Generation | None = read_json(path(number), f"no way back to it any more: rm {path(number)}", None)
     if record is None:
         known = ", ".join(map(str, numbers())) or "none"
         raise AgentError(f"there is no generation {number} here", f"there are: {known}", code=BAD_INPUT)
     return lift("generation", record)
 
 
-def active() -> Record:
+def active() -> Generation:
     """The active generation; an empty one on a machine that has none yet. AgentError when it is damaged."""
     anew = f"as root there: rm {ACTIVE}; the next bootstrap takes the files as they are, and goes on from there"
-    number = read_json(ACTIVE, anew)
+    number = read_json(ACTIVE, anew, None)
     if number is None:
         return EMPTY
-    record: Record | None = read_json(path(number), anew)
+    record: Generation | None = read_json(path(number), anew, None)
     if record is None:
         raise AgentError(f"{path(number)}, the active generation, is gone", anew)
     return lift("generation", record)
 
 
-def every() -> list[Record]:
+def every() -> list[Generation]:
     """Those that can be read, oldest first. A damaged one is lost, and no reason to stop."""
     found = []
     for number in numbers():
@@ -77,9 +79,9 @@ def every() -> list[Record]:
 
 
 def origins() -> dict[str, State]:
-    stored = read_json(ORIGINS, f"what stood there before mailops is not known: rm {ORIGINS}") or {}
-    found: dict[str, State] = lift("origins", stored)["paths"]
-    return found
+    remedy = f"what stood there before mailops is not known: rm {ORIGINS}"
+    stored: Origins | None = read_json(ORIGINS, remedy, None)
+    return lift("origins", stored)["paths"] if stored else {}
 
 
 def remember_origins(taken: dict[str, State]) -> None:
@@ -105,7 +107,7 @@ def content(state: State) -> bytes | None:
     return found if digest(found) == state["sha256"] else None
 
 
-def manifest(record: Record) -> dict[str, Any]:
+def manifest(record: Generation) -> Manifest:
     """The manifest that the files of a generation are of. AgentError when it is not kept any more."""
     text = content(record["files"].get(MANIFEST))
     if text is None:
@@ -113,17 +115,17 @@ def manifest(record: Record) -> dict[str, Any]:
     return lift("manifest", json.loads(text))
 
 
-def write_record(target: str, record: Record) -> None:
+def write_record(target: str, record: Generation) -> None:
     os.makedirs(RECORDS, mode=0o700, exist_ok=True)
     write_whole(target, json.dumps(numbered(record)).encode(), 0o600)
     sync_directory(RECORDS)
 
 
-def mark_proven(record: Record, proven: bool = True) -> None:
+def mark_proven(record: Generation, proven: bool = True) -> None:
     write_atomic(path(record["number"]), json.dumps(numbered(record | {"proven": proven})).encode(), 0o600)
 
 
-def proven_before(record: Record) -> Record | None:
+def proven_before(record: Generation) -> Generation | None:
     """The latest one that is known to work and that `record` came from; else the latest of all that work."""
     proven = {found["number"]: found for found in every() if found["proven"] and found["number"] != record["number"]}
     parents = {found["number"]: found["parent"] for found in every()}
@@ -131,7 +133,7 @@ def proven_before(record: Record) -> Record | None:
     while number and number not in proven and number not in seen:
         seen.add(number)
         number = parents.get(number)
-    return proven.get(number) or proven.get(max(proven, default=0))
+    return proven.get(number or 0) or proven.get(max(proven, default=0))
 
 
 def prune() -> None:
@@ -151,6 +153,6 @@ def prune() -> None:
         os.unlink(f"{OBJECTS}/{name}")
 
 
-def _contents_of(record: Record) -> set[str]:
+def _contents_of(record: Generation) -> set[str]:
     states = [*record["files"].values(), *record["replaced"].values()]
     return {state[key] for state in states if state for key in ("sha256", "base") if key in state}

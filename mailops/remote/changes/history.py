@@ -11,9 +11,13 @@ import grp
 import json
 import os
 from collections import deque
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ..shared.stored import lift, numbered
+
+if TYPE_CHECKING:
+    from ..shared.calls import History, HistoryArgs, Link
+    from ..shared.forms import Entry
 
 FOLDER = "/var/log/mailops"
 PATH = f"{FOLDER}/history.jsonl"
@@ -22,14 +26,16 @@ LOCAL_PART = r"[^\s<>\"',;:()]+@(?=[\w-]+\.[\w.-]*\w)"  # of a mail address; wha
 LARGEST = 1 << 20  # bytes; the diary before that is kept beside it
 
 
-def call(args: dict[str, Any], link: Any) -> dict[str, Any]:
+def call(args: HistoryArgs, link: Link) -> History:
     """The agent call behind `fab history`: the last `count` entries, oldest first."""
     found = entries(int(args["count"]))
-    return {"entries": [{key: value for key, value in entry.items() if key != "format"} for entry in found]}
+    for entry in found:
+        entry.pop("format", None)
+    return {"entries": found}
 
 
-def entries(count: int) -> list[dict[str, Any]]:
-    last: deque[dict[str, Any]] = deque(maxlen=count)
+def entries(count: int) -> list[Entry]:
+    last: deque[Entry] = deque(maxlen=count)
     for path in (f"{PATH}.1", PATH):
         with contextlib.suppress(FileNotFoundError), open(path, encoding="utf-8") as file:
             for line in file:
@@ -38,7 +44,7 @@ def entries(count: int) -> list[dict[str, Any]]:
     return [lift("entry", entry) for entry in last if isinstance(entry, dict)]
 
 
-def append(entry: dict[str, Any], changes: dict[str, list[str]]) -> None:
+def append(entry: Entry, changes: dict[str, list[str]]) -> None:
     """Note a run. A full disk keeps it from being noted, and from nothing else."""
     import re  # a run that changes nothing notes nothing
 

@@ -2,25 +2,39 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from .. import machine
 from ..machine import MANIFEST
 from ..shared.errors import BACK, BAD_INPUT, DIFFERENT, LOCKED, REFUSED, AgentError
-from ..system.files import Change, State, observe, same
+from ..system.files import Change, observe, same
 from . import drift, generations
-from .generations import Record
 from .run import Run
 
+if TYPE_CHECKING:
+    from ..shared.calls import Changed, Diff, DiffArgs, Edit, Generations, Link, Nothing, Past, RollbackArgs
+    from ..shared.forms import Generation, State
 
-def listing(args: dict[str, Any], link: Any) -> dict[str, Any]:
+
+def listing(args: Nothing, link: Link) -> Generations:
     """The agent call behind `fab generations`."""
-    keys = ("number", "when", "who", "from", "revision", "task", "changed", "proven")
-    found = [{key: record.get(key) for key in keys} for record in generations.every()]
-    return {"active": generations.active()["number"], "generations": found}
+    return {"active": generations.active()["number"], "generations": [_past(record) for record in generations.every()]}
 
 
-def diff(args: dict[str, Any], link: Any) -> dict[str, Any]:
+def _past(record: Generation) -> Past:
+    return {
+        "number": record["number"],
+        "when": record.get("when", 0.0),
+        "who": record.get("who", ""),
+        "from": record.get("from", ""),
+        "revision": record.get("revision", ""),
+        "task": record.get("task", ""),
+        "changed": record.get("changed", []),
+        "proven": record["proven"],
+    }
+
+
+def diff(args: DiffArgs, link: Link) -> Diff:
     """The agent call behind `fab diff`: from generation `since` to the active one; None: the one that was active
     before it.
 
@@ -37,7 +51,7 @@ def diff(args: dict[str, Any], link: Any) -> dict[str, Any]:
     return {"from": before["number"], "to": after["number"], "files": files}
 
 
-def call(args: dict[str, Any], link: Any) -> dict[str, Any]:
+def call(args: RollbackArgs, link: Link) -> Changed:
     """The agent call behind `fab rollback`: files as generation `to` had them; None: the one before the active.
 
     Packages, users and database rows stay. AgentError: 2 for a generation that is not here, 3 when a file was
@@ -53,7 +67,7 @@ def call(args: dict[str, Any], link: Any) -> dict[str, Any]:
                 f"generation {target['number']} cannot come back: {upgraded}", "fab generations lists the others"
             )
         opened = machine.vault_is_open(machine.manifest())
-        run.mountpoint = (wanted["vault"] or {}).get("mountpoint", "")
+        run.mountpoint = machine.mountpoint(wanted)
         change = _change(active, target, opened)
         edits = [path for path, now in change.before.items() if path != MANIFEST and _is_edited(path, now, active)]
         if edits and not args.get("overwrite"):
@@ -61,7 +75,7 @@ def call(args: dict[str, Any], link: Any) -> dict[str, Any]:
         run.apply(wanted, change, target, opened)
         if opened:
             run.examine(wanted)
-    return run.result(locked=not opened)
+    return run.result() | {"locked": not opened}
 
 
 def prove(run: Run) -> None:
@@ -90,7 +104,7 @@ def prove(run: Run) -> None:
         generations.mark_proven(active)
 
 
-def refuse(link: Any, active: Record, edits: list[str]) -> None:
+def refuse(link: Link, active: Generation, edits: list[str]) -> None:
     """Show the hand edits that are in the way, and stop. AgentError (3)."""
     link.ask("edited", [drift.entry(path, active["files"][path], observe(path)) for path in edits])
     raise AgentError(
@@ -102,7 +116,7 @@ def refuse(link: Any, active: Record, edits: list[str]) -> None:
     )
 
 
-def _earlier(active: Record, number: int | None) -> Record:
+def _earlier(active: Generation, number: int | None) -> Generation:
     if number is None:
         earlier = [known for known in generations.numbers() if known < active["number"]]
         if not earlier:
@@ -113,10 +127,10 @@ def _earlier(active: Record, number: int | None) -> Record:
     return generations.load(number)
 
 
-def _change(active: Record, target: Record, opened: bool) -> Change:
+def _change(active: Generation, target: Generation, opened: bool) -> Change:
     """What has to become of which path, the hand-edited ones included."""
     origins = generations.origins()
-    inside = (machine.manifest()["vault"] or {}).get("mountpoint", "/nowhere") + "/"
+    inside = (machine.mountpoint(machine.manifest()) or "/nowhere") + "/"
     change = Change({}, {}, _content)
     for path in sorted({*active["files"], *target["files"]}):
         after = _state(target, path, origins)
@@ -128,16 +142,16 @@ def _change(active: Record, target: Record, opened: bool) -> Change:
     return change
 
 
-def _state(record: Record, path: str, origins: dict[str, State]) -> State:
+def _state(record: Generation, path: str, origins: dict[str, State]) -> State:
     state: State = record["files"][path] if path in record["files"] else origins.get(path)
     return state
 
 
-def _is_edited(path: str, now: State, active: Record) -> bool:
+def _is_edited(path: str, now: State, active: Generation) -> bool:
     return now is not None and path in active["files"] and not same(now, active["files"][path])
 
 
-def _difference(path: str, was: State, now: State) -> dict[str, Any]:
+def _difference(path: str, was: State, now: State) -> Edit:
     secret = any(state and state.get("secret") for state in (was, now))
     return drift.difference(path, was, now, secret, [generations.content(state) for state in (was, now)])
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import time
-from collections.abc import Callable, Iterator
-from typing import Any, Self
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Self
 
 from .. import machine
 from ..health import glance, look
@@ -18,9 +18,14 @@ from ..services import daemons, probe, queue
 from ..shared.errors import BACK, BAD_INPUT, CUT, DONE, FELL, LOCKED, UNDONE, AgentError
 from ..system import lock
 from ..system import units as services
-from ..system.files import Change, State, read
+from ..system.files import Change, read
 from ..system.shell import run as run_program
 from . import generations, history, sources, transaction, validate
+
+if TYPE_CHECKING:
+    from ..shared import forms
+    from ..shared.calls import Changed, Link
+    from ..shared.forms import By, Entry, Files, Generation, Holder, Journal, Manifest, Probe, Service, State
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
@@ -28,7 +33,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 class Run:
     """A bootstrap, push, rollback or unlock: who does it, and what it has changed so far."""
 
-    def __init__(self, task: str, who: str, link: Any) -> None:
+    def __init__(self, task: str, who: str, link: Link) -> None:
         self.task = task
         self.link = link
         self.origin = str(getattr(link, "origin", ""))
@@ -37,7 +42,7 @@ class Run:
         self.changes: dict[str, list[str]] = {}
         self.generation: int | None = None  # the one that this run has made active
         self.revision: str | None = None  # of the site; asked for when there is something to record
-        self.by = {"who": who, "from": self.origin, "task": task}
+        self.by: By = {"who": who, "from": self.origin, "task": task}
         self.unseen: list[str] = []  # what is new beside the files of the generations: daemons have to notice it, too
         self.glance: glance.Ahead | None = None  # at daemons of which nothing may have to be changed
         self.move: sources.Move | None = None  # of packages to another source, within a change of files
@@ -75,10 +80,10 @@ class Run:
             self.changes[name] = lines
         self.link.step(name, "changed" if lines else "ok", lines)
 
-    def result(self, **more: Any) -> dict[str, Any]:
-        return {"changes": self.changes, "generation": self.generation, "unwell": self.unwell} | more
+    def result(self) -> Changed:
+        return {"changes": self.changes, "generation": self.generation, "unwell": self.unwell}
 
-    def examine(self, wanted: dict[str, Any]) -> None:
+    def examine(self, wanted: Manifest) -> None:
         """The end of a run, its vault open: what is not well is told, also where nothing had to be changed."""
         if self.changes or not self.glance or not self.glance.is_healthy():
             self.unwell = look.faults(wanted)
@@ -101,13 +106,11 @@ class Run:
         journal = transaction.pending()
         if journal is None:
             return
-        past = {key: journal.get(key, "") for key in ("when", "who", "from", "task", "revision")}
-        past |= {"generation": journal["number"]}
         if transaction.is_finished(journal):
             transaction.finish()
-            history.append(past | {"outcome": DONE, "why": "it was cut off when all was done"}, {})
+            history.append(_past(journal, DONE, "it was cut off when all was done"), {})
             return
-        if is_hidden(journal):
+        if is_hidden(journal["vault"], journal["paths"]):
             text = "an interrupted run has to be undone first, and part of it lies in the vault"
             raise AgentError(text, "fab -H NAME unlock", LOCKED)
         paths = transaction.undo()
@@ -121,18 +124,18 @@ class Run:
                 applied, running = journal.get("services", []), journal.get("running", [])
             _leave_to(applied, running, paths)
         transaction.forget()
-        history.append(past | {"outcome": UNDONE, "why": "it was interrupted"}, {})
-        self.link.say(f"the changes of an interrupted {past['task']} by {past['who']} were undone")
+        history.append(_past(journal, UNDONE, "it was interrupted"), {})
+        self.link.say(f"the changes of an interrupted {journal['task']} by {journal['who']} were undone")
 
     # --- A change of files
 
-    def amend(self, change: Change, record: dict[str, Any]) -> None:
+    def amend(self, change: Change, record: Files) -> None:
         """Change files without a generation of their own: no daemon has to notice, nothing is to be proven."""
         if not change.after:
             return
         active = generations.active()
         self._keep(change, record, active)
-        amended = active | record | {"number": active["number"]}
+        amended: Generation = {**active, **record, "number": active["number"]}
         transaction.prepare(change, amended, self._journal(), amend=active != generations.EMPTY)
         try:
             transaction.put_in_place()
@@ -143,7 +146,7 @@ class Run:
         transaction.finish()
         _reload_units(list(change.after))
 
-    def apply(self, wanted: dict[str, Any], change: Change, record: dict[str, Any], opened: bool) -> None:
+    def apply(self, wanted: Manifest, change: Change, record: Generation, opened: bool) -> None:
         """Make `record` the active generation, proven, or leave everything as it was.
 
         While the vault is locked (not `opened`) what waits for it cannot be proven: `unlock` does it.
@@ -170,7 +173,7 @@ class Run:
         self.generation = record["number"]
         self.link.resolute = False
 
-    def activate(self, wanted: dict[str, Any], paths: list[str], prove: bool = False) -> None:
+    def activate(self, wanted: Manifest, paths: list[str], prove: bool = False) -> None:
         """Tell the daemons of `paths`, start what is down, and await that everything answers.
 
         Where no file was changed whoever does not look well is started afresh; where nothing was, and `prove` is not
@@ -189,7 +192,7 @@ class Run:
             probes = [item for item in wanted["probes"] if not item.get("when") or item["when"] in units]
             self.room("probes", lambda: _probed(probes))
 
-    def _take(self, wanted: dict[str, Any]) -> list[str]:
+    def _take(self, wanted: Manifest) -> list[str]:
         """Packages from where the files that are in place now let them come from; the unit files that are new so."""
         if self.task == "push" or not sources.waiting(wanted):
             return []
@@ -204,7 +207,7 @@ class Run:
         _reload_units(list(change.after))
         return lines(change.after)
 
-    def _keep(self, change: Change, record: dict[str, Any], active: dict[str, Any]) -> None:
+    def _keep(self, change: Change, record: Files, active: Generation) -> None:
         """Put into store what is to be written and what it replaces, and the origins of what is taken over."""
         agreed = {path: state for path, state in record["files"].items() if path not in change.before}
         as_it_was = {path: state for path, state in agreed.items() if path not in active["files"]}
@@ -221,15 +224,22 @@ class Run:
         taken = {path: state for path, state in change.before.items() if path not in active["files"]}
         generations.remember_origins(as_it_was | taken)
 
-    def _journal(self) -> dict[str, Any]:
-        return self.by | {"when": self.began, "revision": self.revision or "", "vault": self.mountpoint}
+    def _journal(self) -> forms.Run:
+        return {
+            "who": self.by["who"],
+            "from": self.by["from"],
+            "task": self.task,
+            "when": self.began,
+            "revision": self.revision or "",
+            "vault": self.mountpoint,
+        }
 
     def _roll_back(  # noqa: PLR0913, PLR0917 - all that is known of a failed change
         self,
         error: Exception,
-        wanted: dict[str, Any],
+        wanted: Manifest,
         change: Change,
-        active: dict[str, Any],
+        active: Generation,
         running: list[str],
         began: float,
     ) -> AgentError:
@@ -239,7 +249,7 @@ class Run:
         self.link.step("rollback", "start")
         reasons = blame.reasons(error, wanted, change, began)
         fallen = blame.fallen(error)
-        if is_hidden(self._journal() | {"paths": change.after}):
+        if is_hidden(self.mountpoint, change.after):
             self.link.step("rollback", "failed")
             text = "the vault has gone in the middle of it, and with it a part of what is to be undone"
             return AgentError(reasons[0], "fab -H NAME unlock undoes it", LOCKED, more=[text])
@@ -290,8 +300,13 @@ class Run:
         return AgentError(reasons[0], "mend it, then: fab -H NAME bootstrap", more=[stays, *reasons[1:]])
 
     def _note(self, outcome: str, why: str = "") -> None:
-        entry = {"when": self.began, **self.by, "revision": self.ask_revision(), "generation": self.generation}
-        entry |= {
+        entry: Entry = {
+            "when": self.began,
+            "who": self.by["who"],
+            "from": self.by["from"],
+            "task": self.task,
+            "revision": self.ask_revision(),
+            "generation": self.generation,
             "seconds": round(time.monotonic() - self.counted_from, 2),
             "outcome": outcome,
             "why": why,
@@ -299,12 +314,33 @@ class Run:
         history.append(entry, self.changes)
 
 
-def _note_killed(killed: dict[str, Any]) -> None:
+def _note_killed(killed: Holder) -> None:
     """A run that died has noted nothing of itself. If it was changing files, `recover` has more to tell."""
     noted = {entry["when"] for entry in history.entries(10)} if killed else set()
     if killed and killed["since"] not in noted and transaction.pending() is None:
-        entry = {"when": killed["since"], "who": killed["who"], "from": killed["from"], "task": killed["doing"]}
-        history.append(entry | {"outcome": CUT, "why": "it ended without a word"}, {})
+        entry: Entry = {
+            "when": killed["since"],
+            "who": killed["who"],
+            "from": killed["from"],
+            "task": killed["doing"],
+            "outcome": CUT,
+            "why": "it ended without a word",
+        }
+        history.append(entry, {})
+
+
+def _past(journal: Journal, outcome: str, why: str) -> Entry:
+    """What the history says of a run that could not say it."""
+    return {
+        "when": journal["when"],
+        "who": journal["who"],
+        "from": journal["from"],
+        "task": journal["task"],
+        "revision": journal["revision"],
+        "generation": journal["number"],
+        "outcome": outcome,
+        "why": why,
+    }
 
 
 def lines(changes: dict[str, State]) -> list[str]:
@@ -313,19 +349,18 @@ def lines(changes: dict[str, State]) -> list[str]:
     return [path if state else f"remove {path}" for path, state in shown.items()]
 
 
-def is_hidden(journal: dict[str, Any]) -> bool:
-    """Whether a part of the journal's paths lies in a vault that is locked."""
-    mountpoint = journal["vault"]
-    inside = any(path.startswith(f"{mountpoint}/") for path in journal["paths"]) if mountpoint else False
+def is_hidden(mountpoint: str, paths: Iterable[str]) -> bool:
+    """Whether one of the paths lies in the vault of this mountpoint, if any, and that is locked."""
+    inside = any(path.startswith(f"{mountpoint}/") for path in paths) if mountpoint else False
     return inside and not machine.is_mounted(mountpoint)
 
 
-def _checked(wanted: dict[str, Any], change: Change) -> list[str]:
+def _checked(wanted: Manifest, change: Change) -> list[str]:
     validate.check(wanted["services"], change)
     return []
 
 
-def _probed(probes: list[dict[str, Any]]) -> list[str]:
+def _probed(probes: list[Probe]) -> list[str]:
     probe.await_all(probes)
     return []
 
@@ -336,7 +371,7 @@ def _noted(told: list[services.Told], more: list[services.Told]) -> list[str]:
     return [str(one) for one in told]
 
 
-def _mend(asleep: list[str], suspects: list[dict[str, Any]]) -> list[services.Told]:
+def _mend(asleep: list[str], suspects: list[Probe]) -> list[services.Told]:
     """What runs and does nothing, or does not answer as it should, though nothing differs, is started afresh."""
     services.restart(asleep)
     units = list(asleep)
@@ -349,7 +384,7 @@ def _mend(asleep: list[str], suspects: list[dict[str, Any]]) -> list[services.To
     return [services.Told("restart", unit) for unit in units]
 
 
-def _prove_again(probes: list[dict[str, Any]]) -> None:
+def _prove_again(probes: list[Probe]) -> None:
     """After a rollback. A daemon that does not answer even now is started afresh."""
     try:
         probe.await_all(probes)
@@ -358,7 +393,7 @@ def _prove_again(probes: list[dict[str, Any]]) -> None:
         probe.await_all(probes)
 
 
-def _leave_to(known: list[dict[str, Any]], running: list[str], paths: list[str]) -> None:
+def _leave_to(known: list[Service], running: list[str], paths: list[str]) -> None:
     """Of the services that are known, those that ran before are told of the files of before; the others stop."""
     services.stop([service["unit"] for service in known if service["unit"] not in running])
     services.activate([service for service in known if service["unit"] in running], paths)

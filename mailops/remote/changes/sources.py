@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import json
 import os
-from typing import Any
+from typing import TYPE_CHECKING
 
 from .. import machine
 from ..shared.errors import AgentError
 from ..system import dpkg, packages
 from ..system.files import read, read_json
 from ..system.shell import run, write_atomic
+
+if TYPE_CHECKING:
+    from ..shared.calls import Link
+    from ..shared.forms import Manifest, Source, Taken
 
 NOTE = f"{machine.STATE}/sources.json"  # the sources that the installed packages were taken from
 PLACES = ("/etc/apt/sources.list.d/mailops-", "/etc/apt/preferences.d/mailops-")
@@ -24,13 +28,12 @@ SILENT = "does not answer, does not offer it, or is signed with another key"
 AFRESH = ("-o", "Dir::State::status=/dev/null", "-o", "Dir::Cache::pkgcache=", "-o", "Dir::Cache::srcpkgcache=")
 
 
-def named(wanted: dict[str, Any]) -> list[dict[str, Any]]:
+def named(wanted: Manifest) -> list[Source]:
     """The sources of a manifest; one that an earlier version made has none."""
-    found: list[dict[str, Any]] = wanted.get("sources") or []
-    return found
+    return wanted.get("sources") or []
 
 
-def waiting(wanted: dict[str, Any]) -> list[str]:
+def waiting(wanted: Manifest) -> list[str]:
     """The packages that come from elsewhere than `wanted` has it, with where they are to come from."""
     note = _note()
     if note == {"from": named(wanted)}:
@@ -40,13 +43,13 @@ def waiting(wanted: dict[str, Any]) -> list[str]:
     return [f"{name} from {place}" for name, place in {**names, **others}.items()]
 
 
-def lacking(wanted: dict[str, Any]) -> list[str]:
+def lacking(wanted: Manifest) -> list[str]:
     """The packages of the sources that are not installed at all."""
     names = [name for source in named(wanted) for name in source["packages"]]
     return dpkg.missing(names) if names else []
 
 
-def refuse_shared(wanted: dict[str, Any]) -> None:
+def refuse_shared(wanted: Manifest) -> None:
     """AgentError where a source's host serves others, too: apt knows sources by their host, and would hide those."""
     paths = [LISTS[0], *(f"{LISTS[1]}/{name}" for name in sorted(os.listdir(LISTS[1])))]
     for source in named(wanted):
@@ -58,7 +61,7 @@ def refuse_shared(wanted: dict[str, Any]) -> None:
                 raise AgentError(told, "in hosts.toml, write the address of another mirror")
 
 
-def require(wanted: dict[str, Any], link: Any) -> None:
+def require(wanted: Manifest, link: Link) -> None:
     """Before packages of the sources are installed for the first time, when apt takes what the preferences say.
 
     AgentError where a source does not offer one: Debian's is never taken instead in silence.
@@ -78,7 +81,7 @@ def require(wanted: dict[str, Any], link: Any) -> None:
 class Move:
     """From the packages as they are to those of the sources that `wanted` names, and back."""
 
-    def __init__(self, wanted: dict[str, Any], link: Any) -> None:
+    def __init__(self, wanted: Manifest, link: Link) -> None:
         self.wanted, self.link, self.past = wanted, link, _note()
         sources = [*named(wanted), *self.past["from"]]
         self.before = {name: dpkg.version(name) for source in sources for name in source["packages"]}
@@ -131,12 +134,12 @@ class Move:
         self.link.say(f"{name} stays {self.before[name]}: {place} {why}; next: fab bootstrap, when it does")
 
 
-def _note() -> dict[str, Any]:
-    found: dict[str, Any] | None = read_json(NOTE, f"as root there: rm {NOTE}; then fab -H NAME bootstrap")
-    return found or {"from": []}
+def _note() -> Taken:
+    nothing: Taken = {"from": []}
+    return read_json(NOTE, f"as root there: rm {NOTE}; then fab -H NAME bootstrap", nothing) or nothing
 
 
-def _write(note: dict[str, Any]) -> None:
+def _write(note: Taken) -> None:
     write_atomic(NOTE, json.dumps(note).encode(), 0o600)
 
 

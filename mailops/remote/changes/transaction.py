@@ -17,35 +17,38 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ..machine import STATE
 from ..services import daemons
 from ..shared.errors import AgentError
 from ..shared.stored import lift, numbered
-from ..system.files import Change, State, observe, read_json, remove, same, write_whole
+from ..system.files import Change, observe, read_json, remove, same, write_whole
 from ..system.shell import sync_directory, write_atomic
 from . import generations
+
+if TYPE_CHECKING:
+    from ..shared.forms import Found, Generation, Journal, Run, State
 
 JOURNAL = f"{STATE}/journal.json"
 NEW, OLD = ".mailops-new", ".mailops-old"
 REMEDY = f"compare the files by hand with `fab drift`, then as root there: rm {JOURNAL}, and fab bootstrap"
-Journal = dict[str, Any]
 
 
 def pending() -> Journal | None:
     """The journal of a run that is under way or was cut short."""
-    journal: Journal | None = read_json(JOURNAL, REMEDY)
+    journal: Journal | None = read_json(JOURNAL, REMEDY, None)
     return lift("journal", journal) if journal else None
 
 
 def is_its_work(path: str, now: State) -> bool:
     """Whether a path is as it is because of a run that is under way or was cut short: no edit of anybody's."""
-    states = (pending() or {"paths": {}})["paths"].get(path)
-    return bool(states) and same(now, states["after"])
+    journal = pending()
+    states = journal["paths"].get(path) if journal else None
+    return states is not None and same(now, states["after"])
 
 
-def prepare(change: Change, record: dict[str, Any], run: dict[str, Any], amend: bool = False) -> None:
+def prepare(change: Change, record: Generation, run: Run, amend: bool = False) -> None:
     """Everything that needs space: the journal, and the new files beside the old ones. Nothing is live yet.
 
     `record` is to become the active generation; with `amend` it replaces the record of its number, and what is
@@ -147,7 +150,7 @@ def is_finished(journal: Journal) -> bool:
     return not os.path.exists(_renames(journal)[-1][0])
 
 
-def _prepare_names(record: dict[str, Any], amend: bool) -> None:
+def _prepare_names(record: Generation, amend: bool) -> None:
     """The record and the number of the active generation are written now; `finish` only gives them their names."""
     generations.write_record(generations.path(record["number"]) + NEW, record)
     if not amend:
@@ -189,7 +192,7 @@ def _lay_beside(path: str, after: State) -> None:
         os.link(path, path + OLD, follow_symlinks=False)
 
 
-def _make(path: str, state: dict[str, Any]) -> None:
+def _make(path: str, state: Found) -> None:
     if "link" in state:
         remove(path)
         os.symlink(state["link"], path)

@@ -11,7 +11,7 @@ import os
 import stat
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ..services import daemons
 from ..services.checks import Objection, objections
@@ -20,13 +20,16 @@ from ..system.files import Change, write_whole
 from ..system.lock import RUN
 from ..system.units import touched
 
+if TYPE_CHECKING:
+    from ..shared.forms import Service
+
 ROOT = "/etc"
 STAGES = f"{RUN}/candidates"  # on /run, which is memory: a plan touches no disk
 STAGE = f"{STAGES}/{os.getpid()}"
 CLONE_NEWNS, MS_REC, MS_PRIVATE = 0x20000, 0x4000, 0x40000  # of the kernel
 
 
-def check(services: list[dict[str, Any]], change: Change) -> None:
+def check(services: list[Service], change: Change) -> None:
     """Have every daemon that `change` concerns judge it; AgentError carries the words of those that object."""
     concerned = [service for service in services if service["checks"] and touched(service, list(change.after))]
     if not concerned:
@@ -42,7 +45,7 @@ def check(services: list[dict[str, Any]], change: Change) -> None:
         raise AgentError(told, outcome=REFUSED, more=_once(found))
 
 
-def judge(services: list[dict[str, Any]]) -> None:
+def judge(services: list[Service]) -> None:
     """Have these daemons, of which the program is another, judge the files as they are; AgentError with their words."""
     for found in objections(services):
         raise AgentError(f"the new {found.unit} does not take this configuration: {found.words()}")

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ..shared.forms import Vault
 
 SCARCE = 100 << 20  # two messages of the largest size: with less no mail is taken
 LEAST = 5 << 20  # for logs, locks, what a run keeps
@@ -11,7 +14,7 @@ FILES = 500  # that may still be made
 OTHERS = ("/var/lib/mailops", "/var/log", "/etc", "/run")
 
 
-def fault(vault: dict[str, Any] | None, queue: str) -> str:
+def fault(vault: Vault | None, queue: str) -> str:
     """Which of them is full or cannot be written; "" for none. Each file system is told of once."""
     below = vault["cipherdir"] if vault else ""  # the vault shows the room of the disk under it
     hidden = (vault["mountpoint"], queue) if vault else ()

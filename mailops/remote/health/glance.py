@@ -9,12 +9,17 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ..services import queue
 from ..system import asleep
 from ..system.access import barred
 from . import look
+
+if TYPE_CHECKING:
+    from typing import BinaryIO
+
+    from ..shared.forms import Manifest, Probe, Service
 
 LOOPBACK = ("127.0.0.1", "::1")
 PATIENCE = 3.0  # seconds
@@ -24,9 +29,9 @@ HELLO = {"smtp": "EHLO [127.0.0.1]", "relay": "EHLO [127.0.0.1]", "lmtp": "LHLO 
 class Ahead:
     """A glance begun while the run has other things to do."""
 
-    def __init__(self, wanted: dict[str, Any], but: tuple[str, ...] = ()) -> None:
+    def __init__(self, wanted: Manifest, but: tuple[str, ...] = ()) -> None:
         probes = [item for item in wanted["probes"] if not item.get("when")]
-        self._suspects: list[dict[str, Any]] = []
+        self._suspects: list[Probe] = []
         self._asleep: list[str] = []
         self._health = look.begin(wanted, look.NOT_A_RUNS + but)
         self._thread = threading.Thread(target=self._look, args=(probes, wanted["services"]), daemon=True)
@@ -36,18 +41,18 @@ class Ahead:
         """Whether what the daemons need was as it should be when this was begun."""
         return not any(said.words for said in self._health().values())
 
-    def _look(self, probes: list[dict[str, Any]], services: list[dict[str, Any]]) -> None:
+    def _look(self, probes: list[Probe], services: list[Service]) -> None:
         self._asleep.extend(asleep.found(services))
         # Of a unit that has to be started afresh anyway nothing is asked.
         self._suspects.extend(suspects([probe for probe in probes if probe["service"] not in self._asleep]))
 
-    def found(self) -> tuple[list[str], list[dict[str, Any]]]:
+    def found(self) -> tuple[list[str], list[Probe]]:
         """The units with a process that is stopped, and the probes of the others that are worth asking in full."""
         self._thread.join()
         return self._asleep, self._suspects
 
 
-def suspects(probes: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def suspects(probes: list[Probe]) -> list[Probe]:
     """Those of the probes that are worth asking in full."""
     seen = [probe for probe in probes if probe["port"] or "socket" in probe["options"]]
     opened = [(probe, _connection(probe)) for probe in seen]  # all first: who answers slowly does so meanwhile
@@ -59,8 +64,8 @@ def suspects(probes: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return found + [probe for probe in probes if probe["kind"] == "queue" and any(queue.fault(probe["options"]))]
 
 
-def _connection(probe: dict[str, Any]) -> socket.socket | None:
-    places: list[tuple[int, Any]] = [(socket.AF_UNIX, probe["options"].get("socket"))]
+def _connection(probe: Probe) -> socket.socket | None:
+    places: list[tuple[int, str | tuple[str, int]]] = [(socket.AF_UNIX, probe["options"].get("socket", ""))]
     if probe["port"]:
         places = [(socket.AF_INET6 if ":" in host else socket.AF_INET, (host, probe["port"])) for host in LOOPBACK]
     for family, place in places:
@@ -75,7 +80,7 @@ def _connection(probe: dict[str, Any]) -> socket.socket | None:
     return None
 
 
-def _is_well(probe: dict[str, Any], connection: socket.socket) -> bool:
+def _is_well(probe: Probe, connection: socket.socket) -> bool:
     """Whoever else speaks there is let in, and what is asked in one line has its right answer."""
     options = probe["options"]
     if barred(options):
@@ -90,7 +95,7 @@ def _is_well(probe: dict[str, Any], connection: socket.socket) -> bool:
         return False
 
 
-def _knows_who_exists(probe: dict[str, Any], connection: socket.socket, lines: Any) -> bool:
+def _knows_who_exists(probe: Probe, connection: socket.socket, lines: BinaryIO) -> bool:
     """SMTP and LMTP as far as RCPT: no table is missing. 450 says nothing about them (see `probe_smtp`)."""
     codes = [_code(lines)]
     commands = [HELLO[probe["kind"]], "MAIL FROM:<>"]
@@ -103,7 +108,7 @@ def _knows_who_exists(probe: dict[str, Any], connection: socket.socket, lines: A
     return not any(code // 100 == 4 and code != 450 for code in codes)
 
 
-def _code(lines: Any) -> int:
+def _code(lines: BinaryIO) -> int:
     """Of the next reply; ValueError where there is none."""
     while (line := lines.readline())[3:4] == b"-":
         pass

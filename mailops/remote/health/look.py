@@ -9,9 +9,9 @@ import stat
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from .. import dkim
+from .. import dkim, machine
 from ..accounts import database, senders
 from ..certificates import certificate
 from ..services import queue, relay, srs
@@ -19,6 +19,9 @@ from ..shared.errors import AgentError
 from ..system import files
 from ..system.access import READ, obstacle
 from . import disks, mailboxes, resolver
+
+if TYPE_CHECKING:
+    from ..shared.forms import Manifest
 
 LONG = 300.0  # seconds; mail that waits is a matter of a moment, or of a minute after the unlock
 NULL = "/dev/null"
@@ -31,7 +34,7 @@ class Said(NamedTuple):
     advises: bool = True
 
 
-def look(wanted: dict[str, Any], but: tuple[str, ...] = ()) -> dict[str, Said]:
+def look(wanted: Manifest, but: tuple[str, ...] = ()) -> dict[str, Said]:
     """What is said of each thing that the machine of the manifest `wanted` needs. While its vault is locked `but` has
     what only an open one shows (IN_THE_VAULT)."""
     every = MAILHOST | EVERYBODY if wanted["vault"] else EVERYBODY | NULL_CLIENT
@@ -49,7 +52,7 @@ def look(wanted: dict[str, Any], but: tuple[str, ...] = ()) -> dict[str, Said]:
     return said
 
 
-def begin(wanted: dict[str, Any], but: tuple[str, ...] = ()) -> Callable[[], dict[str, Said]]:
+def begin(wanted: Manifest, but: tuple[str, ...] = ()) -> Callable[[], dict[str, Said]]:
     """Begin to look; the function that is returned awaits it."""
     said: dict[str, Said] = {}
     thread = threading.Thread(target=lambda: said.update(look(wanted, but)), daemon=True)
@@ -62,12 +65,12 @@ def begin(wanted: dict[str, Any], but: tuple[str, ...] = ()) -> Callable[[], dic
     return result
 
 
-def faults(wanted: dict[str, Any]) -> dict[str, str]:
+def faults(wanted: Manifest) -> dict[str, str]:
     """What is wrong by which a run is measured."""
     return {name: said.words for name, said in look(wanted, but=NOT_A_RUNS).items() if said.words}
 
 
-def _said(asked: Callable[[dict[str, Any]], str], wanted: dict[str, Any]) -> Said:
+def _said(asked: Callable[[Manifest], str], wanted: Manifest) -> Said:
     """A disk that fails, or a vault that goes away meanwhile, is an answer as well."""
     try:
         return Said(asked(wanted))
@@ -79,36 +82,36 @@ def _said(asked: Callable[[dict[str, Any]], str], wanted: dict[str, Any]) -> Sai
         return Said(f"it cannot be looked at ({type(error).__name__}: {error})", advises=False)
 
 
-def _room(wanted: dict[str, Any]) -> str:
+def _room(wanted: Manifest) -> str:
     return disks.fault(wanted["vault"], queue.QUEUE)
 
 
-def _names(wanted: dict[str, Any]) -> str:
+def _names(wanted: Manifest) -> str:
     return resolver.fault(wanted["hostname"], f"{queue.QUEUE}/etc/resolv.conf")
 
 
-def _null(_: dict[str, Any]) -> str:
+def _null(_: Manifest) -> str:
     state = os.stat(NULL) if os.path.exists(NULL) else None
     if state and stat.S_ISCHR(state.st_mode) and state.st_mode & 0o666 == 0o666:
         return ""
     return f"it is not what everybody may write to; next, as root there: rm -f {NULL}; mknod -m 666 {NULL} c 1 3"
 
 
-def _served(wanted: dict[str, Any]) -> str:
+def _served(wanted: Manifest) -> str:
     """Whether clients refuse a certificate for its dates; one of ours is told of two months before."""
     found = [said for item in wanted["certificates"] if (said := certificate.refused(item, time.time()))]
     return "; ".join(found)
 
 
-def _accounts(wanted: dict[str, Any]) -> str:
-    path = wanted["accounts"]["database"]
+def _accounts(wanted: Manifest) -> str:
+    path = machine.database(wanted)
     with database.opened(path) as db:
         said = str(db.execute("PRAGMA quick_check(1)").fetchone()[0])
     return "" if said == "ok" else f"{path} is damaged: {said.splitlines()[-1]}; next: put a backup in its place"
 
 
-def _senders(wanted: dict[str, Any]) -> str:
-    path = wanted["accounts"]["database"]
+def _senders(wanted: Manifest) -> str:
+    path = machine.database(wanted)
     try:
         with database.opened(path) as db:
             return senders.fault(db, path)
@@ -116,37 +119,38 @@ def _senders(wanted: dict[str, Any]) -> str:
         return ""
 
 
-def _mailboxes(wanted: dict[str, Any]) -> str:
+def _mailboxes(wanted: Manifest) -> str:
     try:
         return mailboxes.fault(wanted)
     except AgentError:
         return ""
 
 
-def _srs(wanted: dict[str, Any]) -> str:
-    return srs.fault(wanted["accounts"]["database"])
+def _srs(wanted: Manifest) -> str:
+    return srs.fault(machine.database(wanted))
 
 
-def _dkim(wanted: dict[str, Any]) -> str:
-    return dkim.fault(wanted["dkim"]) if wanted.get("dkim") else ""
+def _dkim(wanted: Manifest) -> str:
+    return dkim.fault(wanted["dkim"]) if wanted["dkim"] else ""
 
 
-def _folders(wanted: dict[str, Any]) -> str:
+def _folders(wanted: Manifest) -> str:
     """Those in the vault, and the files in it that daemons read and we write."""
-    found = files.make_directories(wanted["vault"]["directories"], dry_run=True)
-    inside = [item for item in wanted["files"] if item["path"].startswith(f"{wanted['vault']['mountpoint']}/")]
+    vault = machine.vault(wanted)
+    found = files.make_directories(vault["directories"], dry_run=True)
+    inside = [item for item in wanted["files"] if item["path"].startswith(f"{vault['mountpoint']}/")]
     found += [why for item in inside if (why := obstacle(item["owner"], item["path"], READ))]
     return f"not as it should be: {', '.join(dict.fromkeys(found))}; next: fab -H NAME bootstrap" if found else ""
 
 
-def _waiting(wanted: dict[str, Any]) -> str:
+def _waiting(wanted: Manifest) -> str:
     said = queue.left(time.time(), LONG)
     return f"{said}; next, when that is mended, as root there: {queue.AGAIN}" if said else ""
 
 
 # Each returns what is wrong and what to do, "" for nothing.
-EVERYBODY: dict[str, Callable[[dict[str, Any]], str]] = {"disk": _room, "resolver": _names, NULL: _null}
-MAILHOST: dict[str, Callable[[dict[str, Any]], str]] = {
+EVERYBODY: dict[str, Callable[[Manifest], str]] = {"disk": _room, "resolver": _names, NULL: _null}
+MAILHOST: dict[str, Callable[[Manifest], str]] = {
     "accounts": _accounts,
     "mailboxes": _mailboxes,
     "senders": _senders,
@@ -156,6 +160,6 @@ MAILHOST: dict[str, Callable[[dict[str, Any]], str]] = {
     "certificate": _served,
     "waiting mail": _waiting,
 }
-NULL_CLIENT: dict[str, Callable[[dict[str, Any]], str]] = {"the mailhost": relay.fault}
+NULL_CLIENT: dict[str, Callable[[Manifest], str]] = {"the mailhost": relay.fault}
 IN_THE_VAULT = tuple(name for name in MAILHOST if name != "certificate")
 NOT_A_RUNS = ("the mailhost", "waiting mail")  # other machines' matters, or of before: no run is measured by them

@@ -8,17 +8,21 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING
 
+from .. import machine
 from ..accounts import database
 from ..system.access import account, owner
 from ..system.files import ids
+
+if TYPE_CHECKING:
+    from ..shared.forms import Manifest
 
 OWNER = "vmail"
 SHOWN = 3
 
 
-def fault(wanted: dict[str, Any]) -> str:
+def fault(wanted: Manifest) -> str:
     """Which mailboxes cannot be written, and what to do; "" for none. The vault is open."""
     found = _barred(wanted)
     if not found:
@@ -28,7 +32,7 @@ def fault(wanted: dict[str, Any]) -> str:
     return f"no mail can be stored for {', '.join(first)}{more}, and it waits; next: fab -H NAME bootstrap"
 
 
-def converge(wanted: dict[str, Any], dry_run: bool = False) -> list[str]:
+def converge(wanted: Manifest, dry_run: bool = False) -> list[str]:
     """Give a mailbox that cannot be written back to who delivers; returns a line for each."""
     found = _barred(wanted)
     if not dry_run:
@@ -38,8 +42,8 @@ def converge(wanted: dict[str, Any], dry_run: bool = False) -> list[str]:
     return [f"owners in the mailbox of {email}" for email in found]
 
 
-def _root(wanted: dict[str, Any]) -> str:
-    return f"{wanted['vault']['mountpoint']}/mail"
+def _root(wanted: Manifest) -> str:
+    return f"{machine.mountpoint(wanted)}/mail"
 
 
 def _home(mail: str, email: str) -> str:
@@ -47,9 +51,9 @@ def _home(mail: str, email: str) -> str:
     return f"{mail}/{domain}/{local}"
 
 
-def _barred(wanted: dict[str, Any]) -> dict[str, str]:
+def _barred(wanted: Manifest) -> dict[str, str]:
     """Each mailbox that cannot be written, with the first path that stands in the way."""
-    with database.opened(wanted["accounts"]["database"]) as db:
+    with database.opened(machine.database(wanted)) as db:
         emails = [email for (email,) in db.execute("SELECT email FROM users ORDER BY email")]
     mail, (uid, _) = _root(wanted), account(OWNER)
     found = {}

@@ -13,11 +13,14 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..shared.errors import AgentError
 from ..system.shell import ENVIRONMENT, last, runs
 from . import daemons
+
+if TYPE_CHECKING:
+    from ..shared.forms import Check, Service
 
 # Seconds for a program of a check.
 PATIENCE = 120.0
@@ -41,7 +44,7 @@ class Said(NamedTuple):
     err: str
 
 
-def objections(services: Iterable[dict[str, Any]]) -> list[Objection]:
+def objections(services: Iterable[Service]) -> list[Objection]:
     """What the checks of these services object to, in their order. AgentError when one of them does not end."""
     asked = [
         (service["unit"], check) for service in services for named in service["checks"] for check in _checks(named)
@@ -62,7 +65,7 @@ def objections(services: Iterable[dict[str, Any]]) -> list[Objection]:
     return [Objection(unit, answers[number]) for number, (unit, _) in enumerate(asked) if answers[number]]
 
 
-def _checks(named: Any) -> list[Callable[[], str]]:
+def _checks(named: Check | list[str]) -> list[Callable[[], str]]:
     """Those of a daemon; or the one command that a manifest of an earlier mailops has in their place."""
     if isinstance(named, list):
         return [partial(_command, named)]

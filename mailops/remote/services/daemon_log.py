@@ -6,11 +6,24 @@ import json
 import re
 import time
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ..system import units as services
 from ..system.shell import run
 from . import daemons
+
+if TYPE_CHECKING:
+    from typing import TypedDict
+
+    class Logged(TypedDict, total=False):
+        """Of systemd.journal-fields(7), as journalctl's JSON has them."""
+
+        _SYSTEMD_UNIT: str
+        UNIT: str  # that systemd itself speaks of
+        SYSLOG_IDENTIFIER: str
+        PRIORITY: str
+        MESSAGE: str | list[int] | None  # bytes where it is no UTF-8
+
 
 RECENT = 60.0  # seconds that a reload may have been ago
 WARNING = 4  # syslog(3); worse is lower
@@ -74,7 +87,7 @@ def _said(units: list[str], when: float) -> list[tuple[int, str]]:
     return [_line(entry) for entry in entries if any(_is_of(entry, unit) for unit in units)]
 
 
-def _is_of(entry: dict[str, Any], unit: str) -> bool:
+def _is_of(entry: Logged, unit: str) -> bool:
     """systemd's own words about a unit count as well: its exit status may be all there is."""
     names = (unit, services.instance(unit))
     processes = daemons.of(unit).processes
@@ -89,7 +102,7 @@ def _chatter() -> re.Pattern[str]:
     return re.compile("|".join([CHATTER, *(each.chatter for each in daemons.every() if each.chatter)]), re.IGNORECASE)
 
 
-def _line(entry: dict[str, Any]) -> tuple[int, str]:
+def _line(entry: Logged) -> tuple[int, str]:
     message = entry.get("MESSAGE") or ""
     if isinstance(message, list):  # bytes that are no UTF-8
         message = bytes(message).decode(errors="replace")

@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ..system import shell
 from .queue import messages
+
+if TYPE_CHECKING:
+    from ..shared.calls import Waiting
+    from .queue import Queued
 
 ID = re.compile(r"[0-9A-Za-z]{5,30}")  # short ones are hexadecimal; `enable_long_queue_ids` makes others
 DELETE, HOLD, RELEASE = "-d", "-h", "-H"  # of postsuper(1)
@@ -23,12 +27,12 @@ HEAD, BODY = 1 << 14, 1 << 12  # bytes of a message that are shown
 WIDE = 998  # characters of a line (RFC 5322, 2.1.1)
 
 
-def listed() -> list[dict[str, Any]]:
+def listed() -> list[Waiting]:
     """Each message, oldest first. Of many recipients the first, and of several reasons the first that is given."""
     return sorted(map(_message, messages()), key=lambda message: float(message["since"]))
 
 
-def _message(said: dict[str, Any]) -> dict[str, Any]:
+def _message(said: Queued) -> Waiting:
     recipients = said.get("recipients", [])
     reasons = [str(recipient["delay_reason"]) for recipient in recipients if recipient.get("delay_reason")]
     return {

@@ -10,12 +10,16 @@ from __future__ import annotations
 import contextlib
 import glob
 import os
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..shared.errors import AgentError
 from ..system import dpkg
 from ..system import units as services
 from ..system.shell import run
+
+if TYPE_CHECKING:
+    from ..shared.calls import Link
+    from ..shared.forms import Manifest
 
 LISTS = "/var/lib/dpkg/info"  # which files each package has brought
 LISTEN = "0A"  # the kernel's TCP_LISTEN
@@ -54,7 +58,7 @@ class Holder(NamedTuple):
         return f"{self.program} ({', '.join(filter(None, belongs))})"
 
 
-def make_room(wanted: dict[str, Any], link: Any, dry_run: bool = False) -> list[str]:
+def make_room(wanted: Manifest, link: Link, dry_run: bool = False) -> list[str]:
     """Stop the mail servers that have our ports. AgentError, and nothing is touched, when somebody else has one."""
     found = holders(wanted)
     if strangers := [holder for holder in found if not (_is_mail(holder) and holder.unit)]:
@@ -80,7 +84,7 @@ def _ports(found: list[Holder]) -> str:
     return f"port{'s' if found[1:] else ''} {', '.join(str(holder.port) for holder in found)}"
 
 
-def _siblings(found: list[Holder], wanted: dict[str, Any]) -> dict[str, str]:
+def _siblings(found: list[Holder], wanted: Manifest) -> dict[str, str]:
     """Running units of the same packages that have none of our ports, and the package of each."""
     owners: dict[str, str] = {}
     for owner in {holder.owner for holder in found if holder.owner}:
@@ -94,7 +98,7 @@ def _siblings(found: list[Holder], wanted: dict[str, Any]) -> dict[str, str]:
     return {unit: owners[unit] for unit in services.active(sorted(owners.keys() - known))}
 
 
-def holders(wanted: dict[str, Any]) -> list[Holder]:
+def holders(wanted: Manifest) -> list[Holder]:
     """Those who listen on a port of ours and are not ours."""
     ours = services.names([service["unit"] for service in wanted["services"]])
     sockets = _sockets({probe["port"] for probe in wanted["probes"] if probe["port"]})
@@ -203,7 +207,7 @@ def _folder(paths: list[str]) -> str:
     return os.path.commonpath(folders) if folders[3:] else " and ".join(folders)
 
 
-def are_all_ours(wanted: dict[str, Any]) -> bool:
+def are_all_ours(wanted: Manifest) -> bool:
     """Whether our daemons run, so that nobody else can have their ports, and are still installed.
 
     A Postfix whose package another mail server has replaced may run on (Debian 13 leaves it so).

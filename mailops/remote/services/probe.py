@@ -10,14 +10,19 @@ import time
 from collections.abc import Callable, Sequence
 from functools import cache
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..shared.errors import AgentError
 from ..system import units
 from ..system.shell import run
 
 if TYPE_CHECKING:
+    from typing import TypeVar
+
+    from ..shared.forms import Probe
     from .conversation import Unsatisfied
+
+    T = TypeVar("T")
 
 # Seconds in which a wrong answer may still become right: a reload ends before the last old process has gone.
 BRIEF = 5.0
@@ -52,13 +57,13 @@ class ProbesFailed(AgentError):
     `fallen`: units that a reload with a better configuration will not bring back, but a restart.
     """
 
-    def __init__(self, failures: list[tuple[dict[str, Any], str]], fallen: Sequence[str] = ()) -> None:
+    def __init__(self, failures: list[tuple[Probe, str]], fallen: Sequence[str] = ()) -> None:
         super().__init__("; ".join(f"{name(probe)}: {reason}" for probe, reason in failures))
         self.failures = failures
         self.fallen = list(dict.fromkeys(fallen))
 
 
-def await_all(probes: list[dict[str, Any]], seconds: float = 60.0) -> None:
+def await_all(probes: list[Probe], seconds: float = 60.0) -> None:
     """Ask all probes side by side until each is satisfied; ProbesFailed when one is not.
 
     A wrong answer that waiting cannot better ends it within a few seconds; a daemon that does not answer yet
@@ -75,11 +80,11 @@ def await_all(probes: list[dict[str, Any]], seconds: float = 60.0) -> None:
         raise ProbesFailed([(probe, str(said)) for probe, said in accused], fallen)
 
 
-def ask_all(probes: list[dict[str, Any]]) -> dict[str, str]:
+def ask_all(probes: list[Probe]) -> dict[str, str]:
     """One question each, side by side: by the probes' names, "" or what was wrong."""
     answers: dict[str, str] = {name(probe): "" for probe in probes}
 
-    def keep(probe: dict[str, Any]) -> None:
+    def keep(probe: Probe) -> None:
         answers[name(probe)] = ask(probe)
 
     for thread in [_started(keep, probe) for probe in probes]:
@@ -87,20 +92,20 @@ def ask_all(probes: list[dict[str, Any]]) -> dict[str, str]:
     return answers
 
 
-def ask(probe: dict[str, Any]) -> str:
+def ask(probe: Probe) -> str:
     """One question; "" when the answer is right, else what was wrong."""
     return str(_once(probe) or "")
 
 
-def name(probe: dict[str, Any]) -> str:
+def name(probe: Probe) -> str:
     """What it is called in a report: "smtp 25", and "redis" where there is no port."""
-    return f"{probe['kind']} {probe['port']}" if probe["port"] else str(probe["kind"])
+    return f"{probe['kind']} {probe['port']}" if probe["port"] else probe["kind"]
 
 
 class _Wait:
     """One wait for a set of probes: over as soon as all are satisfied, or one is known to fail for good."""
 
-    def __init__(self, probes: list[dict[str, Any]], seconds: float) -> None:
+    def __init__(self, probes: list[Probe], seconds: float) -> None:
         self._probes = probes
         self._start = time.time()  # as the journal counts
         self._deadline = time.monotonic() + seconds
@@ -108,7 +113,7 @@ class _Wait:
         self._failed: dict[int, Unsatisfied] = {}
         self._over = threading.Event()
 
-    def failed(self) -> list[tuple[dict[str, Any], Unsatisfied]]:
+    def failed(self) -> list[tuple[Probe, Unsatisfied]]:
         """Ask, and name those that failed, in their order.
 
         One that may still be waiting for its daemon to start is not blamed for another's failure.
@@ -172,13 +177,13 @@ class _Wait:
                 self._over.set()
 
 
-def _started(work: Callable[[Any], None], argument: Any) -> threading.Thread:
+def _started(work: Callable[[T], None], argument: T) -> threading.Thread:
     thread = threading.Thread(target=work, args=(argument,), daemon=True)
     thread.start()
     return thread
 
 
-def _once(probe: dict[str, Any]) -> Unsatisfied | None:
+def _once(probe: Probe) -> Unsatisfied | None:
     from .conversation import NotYet, Unsatisfied, Wrong
 
     try:
@@ -195,7 +200,7 @@ def _once(probe: dict[str, Any]) -> Unsatisfied | None:
     return None
 
 
-def _is_lasting(said: Unsatisfied, probe: dict[str, Any]) -> bool:
+def _is_lasting(said: Unsatisfied, probe: Probe) -> bool:
     """A wrong answer stays wrong; a missing one stays missing where the unit does not run, or says that it is
     ready and does not listen."""
     from .conversation import Silence, Wrong

@@ -12,10 +12,30 @@ import os
 import re
 import socket
 import time
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..system.access import ENTER, READ, WRITE, obstacle
 from ..system.shell import run
+
+if TYPE_CHECKING:
+    from typing import TypedDict
+
+    from ..shared.calls import Oldest
+
+    class Recipient(TypedDict, total=False):
+        address: str
+        delay_reason: str
+
+    class Queued(TypedDict, total=False):
+        """A message as postqueue(1) -j has it."""
+
+        queue_name: str
+        queue_id: str
+        arrival_time: int  # Unix time
+        message_size: int  # bytes
+        sender: str
+        recipients: list[Recipient]
+
 
 QUEUE = "/var/spool/postfix"
 POSTDROP = "/usr/sbin/postdrop"
@@ -132,7 +152,7 @@ def left(now: float, patience: float) -> str:
     return f"{len(reasons)} wait for a mailbox here: {reasons[-1]}" if reasons else ""
 
 
-def oldest() -> dict[str, Any] | None:
+def oldest() -> Oldest | None:
     """Since when (Unix time) the oldest message waits that could not be delivered yet, and why; None for none."""
     waiting = [(message.get("arrival_time", 0), message) for message in messages()]
     reasons = (
@@ -145,7 +165,7 @@ def oldest() -> dict[str, Any] | None:
     return {"since": float(since), "reason": reason} if reason else None
 
 
-def messages() -> list[dict[str, Any]]:
+def messages() -> list[Queued]:
     """As postqueue(1) -j has them."""
     found = []
     for line in run("postqueue", "-j", check=False).stdout.splitlines():

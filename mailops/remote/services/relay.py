@@ -6,11 +6,14 @@ import base64
 import glob
 import os
 import time
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ..system.files import read
 from ..system.shell import run
 from .queue import QUEUE, messages
+
+if TYPE_CHECKING:
+    from ..shared.forms import Manifest
 
 DEFERRED = f"{QUEUE}/deferred"
 LOGIN = "/etc/postfix/sasl_passwd"  # "[mail.example.test]:587 relay@example.test:password"
@@ -19,7 +22,7 @@ PATIENCE = 5.0  # seconds for an answer
 LONG = 300.0  # seconds
 
 
-def is_unknown(wanted: dict[str, Any]) -> bool:
+def is_unknown(wanted: Manifest) -> bool:
     """Whether mail waits here because the mailhost does not know this machine (its `replies` in /etc/postfix)."""
     if wanted["vault"] or not is_waiting():
         return False
@@ -30,7 +33,7 @@ def is_waiting() -> bool:
     return any(any(os.scandir(folder)) for folder in glob.iglob(f"{DEFERRED}/*/"))
 
 
-def fault(wanted: dict[str, Any]) -> str:
+def fault(wanted: Manifest) -> str:
     """Why mail for the mailhost waits, or would, and what to do; "" for nothing, also where it is away for a while."""
     if is_unknown(wanted):
         return "it does not know this machine, whose mail waits; next: fab push"

@@ -6,9 +6,12 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING
 
 from . import daemons
+
+if TYPE_CHECKING:
+    from ..shared.forms import Service
 
 PATIENCE = 60.0  # seconds; whatever is not done by then the daemon does itself
 
@@ -19,7 +22,7 @@ class Warming:
     A failure is none: the daemon then takes longer at its first start.
     """
 
-    def __init__(self, services: list[dict[str, Any]]) -> None:
+    def __init__(self, services: list[Service]) -> None:
         self._units = {service["unit"].removesuffix(".service"): service["unit"] for service in services}
         self._running: list[threading.Thread] = []
 

@@ -6,7 +6,7 @@ seconds, sizes bytes, contents base64. What a machine may say the laptop checks 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal, NotRequired, Protocol, TypedDict, overload
 
 from .forms import Entry, Manifest
@@ -65,6 +65,14 @@ class DkimArgs(TypedDict):
     make: NotRequired[str]  # a selector whose missing keys are made first
 
 
+class QueueArgs(TypedDict):
+    task: Literal["queue", "queue.show", "queue.flush", "queue.rm", "queue.hold", "queue.release"]
+    id: NotRequired[str]  # to be shown
+    ids: NotRequired[list[str]]  # to be changed, or `which`: "deferred", "all"
+    which: NotRequired[str]
+    sure: NotRequired[bool]  # nobody is to be asked
+
+
 class TunnelArgs(TypedDict):
     port: int
     user: str
@@ -77,7 +85,7 @@ class Step(TypedDict):
     t: Literal["step"]
     name: str
     state: str  # "start", "ok", "changed", "failed"
-    detail: str
+    lines: list[str]  # what was done there
 
 
 class Progress(TypedDict):
@@ -138,7 +146,7 @@ class Edit(TypedDict):
     """A file that is not as it was, or would not be."""
 
     path: str
-    state: NotRequired[Literal["edited", "mode", "missing"]]
+    state: Literal["new", "removed", "changed", "edited", "mode", "missing"]
     secret: bool
     before: str | None  # contents; None for nothing, and of what is secret
     after: str | None
@@ -150,13 +158,20 @@ class Passphrase(TypedDict):
     new: bool  # for a vault that is to be made
 
 
+class Deletion(TypedDict):
+    """Of many messages of the queue."""
+
+    count: int
+    age: float  # of the oldest
+
+
 class Link(Protocol):
     """What a call can say and ask: of the laptop, or on the machine's own console."""
 
     origin: str
     resolute: bool
 
-    def step(self, name: str, state: str, detail: str = "") -> None: ...
+    def step(self, name: str, state: str, lines: Sequence[str] = ()) -> None: ...
     def progress(self, name: str, percent: float, detail: str = "") -> None: ...
     def say(self, text: str) -> None: ...
     def check(self) -> None: ...
@@ -175,6 +190,8 @@ class Link(Protocol):
     def ask(self, what: Literal["recovery"], data: str) -> None: ...
     @overload  # to be shown
     def ask(self, what: Literal["edited"], data: list[Edit]) -> None: ...
+    @overload
+    def ask(self, what: Literal["delete"], data: Deletion) -> bool: ...
     @overload
     def ask(self, what: Literal["revision"]) -> str | None: ...
 
@@ -252,6 +269,20 @@ class VaultState(TypedDict):
     free: NotRequired[int]
 
 
+class Oldest(TypedDict):
+    """The message that waits for the longest time, which could not be delivered yet."""
+
+    since: float
+    reason: str
+
+
+class Dated(TypedDict):
+    """A certificate that is served."""
+
+    names: list[str]
+    ends: float
+
+
 class NotSetUp(TypedDict):
     state: Literal["bare"]
     release: int
@@ -265,8 +296,11 @@ class Status(TypedDict):
     upgraded: str  # since the files were made; "" for not
     vault: VaultState | None
     services: dict[str, str]  # by unit: systemd's word for its state, or "masked"
+    able: list[str]  # the units that can run while the vault is as it is
     probes: dict[str, str]  # by what was asked or looked at: what is wrong; "" for nothing
+    unadvised: list[str]  # the names of those that do not say what to do
     queue: int | None  # messages; None while it cannot be seen
+    oldest: Oldest | None
     held: int
     uptime: float
     versions: dict[str, str]  # by package
@@ -276,12 +310,15 @@ class Status(TypedDict):
     interrupted: bool
     drift: list[str]  # paths
     packages: list[str]  # that are not installed as they should be
+    torn: list[str]  # of these, those that have to come anew
     held_packages: list[str]
     swap: list[str]  # that is not encrypted
     sources: list[str]  # what does not come yet from where it should
     now: float
     certificate: str  # PEM
+    certificates: list[Dated]
     certificate_fault: list[str]
+    reboot: list[str]  # why it has to start again
 
 
 class Served(TypedDict):
@@ -307,6 +344,50 @@ class Key(TypedDict):
 class Keys(TypedDict):
     keys: list[Key]
     made: list[str]  # a line for each
+
+
+class Counts(TypedDict):
+    """Of the messages in the queue."""
+
+    count: int
+    held: int
+
+
+class Waiting(TypedDict):
+    """A message in the queue."""
+
+    id: str
+    queue: str  # "hold", "active", "incoming", "maildrop", "deferred"
+    since: float
+    size: int
+    sender: str
+    recipients: list[str]  # the first of them
+    count: int  # of all of them
+    reason: str  # the first that is given why it waits
+    reasons: int
+
+
+class Listed(Counts):
+    now: float
+    messages: list[Waiting]  # oldest first
+
+
+class Shown(TypedDict):
+    now: float
+    message: Waiting | None
+    head: list[str]
+    body: list[str]
+    more: bool
+
+
+class Done(TypedDict):
+    chosen: int  # messages
+    done: int  # of which there were still so many
+    missing: list[str]  # IDs
+    agreed: bool
+
+
+QueueAnswer = Counts | Listed | Shown | Done
 
 
 class Console(TypedDict):

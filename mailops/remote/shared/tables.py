@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 
-def table(rows: list[dict[str, Any]]) -> list[str]:
+def table(rows: Sequence[Mapping[str, object]]) -> list[str]:
     """Rows under their headings, a line each; numbers to the right. No rows, no lines."""
     if not rows:
         return []

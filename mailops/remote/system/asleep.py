@@ -6,12 +6,15 @@ from __future__ import annotations
 
 import contextlib
 import os
-from typing import Any
+from typing import TYPE_CHECKING
 
 from . import units
 
+if TYPE_CHECKING:
+    from ..shared.forms import Service
 
-def found(wanted: list[dict[str, Any]]) -> dict[str, list[str]]:
+
+def found(wanted: list[Service]) -> dict[str, list[str]]:
     """By unit, the processes of the services that are stopped, as a person is told of them."""
     asleep: dict[str, list[str]] = {}
     ours = units.names([service["unit"] for service in wanted])
@@ -21,7 +24,7 @@ def found(wanted: list[dict[str, Any]]) -> dict[str, list[str]]:
     return asleep
 
 
-def told(wanted: list[dict[str, Any]]) -> dict[str, str]:
+def told(wanted: list[Service]) -> dict[str, str]:
     """By unit, what is wrong with it, and what to do."""
     said = "a signal has stopped {}, and mail waits; next: fab bootstrap, or as root there: systemctl restart {}"
     return {unit: said.format(", ".join(names), unit) for unit, names in found(wanted).items()}

@@ -1,7 +1,7 @@
 """What stands at a path: a state to compare, to write and to bring back; and the directories of a role.
 
-A state is plain JSON: {"sha256", "mode", "uid", "gid"} for a file, {"link"} for a symbolic link, {"other"} for
-anything else, None for nothing. More keys may stand beside these; `same` looks at these alone.
+A state is plain JSON (`shared.forms`): {"sha256", "mode", "uid", "gid"} for a file, {"link"} for a symbolic link,
+{"other"} for anything else, None for nothing. More keys may stand beside these; `same` looks at these alone.
 """
 
 from __future__ import annotations
@@ -15,12 +15,18 @@ import stat
 import time
 from collections.abc import Callable
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ..shared.errors import AgentError
 from .shell import naming
 
-State = dict[str, Any] | None
+if TYPE_CHECKING:
+    from typing import TypeVar
+
+    from ..shared.forms import Directory, State
+
+    T = TypeVar("T")
+
 COOL = 2.5  # seconds
 COMPARED = ("sha256", "mode", "uid", "gid", "link", "other")
 
@@ -49,8 +55,8 @@ def observe(path: str) -> State:
             content = file.read()
     except (FileNotFoundError, NotADirectoryError):
         return None
-    owner = {"uid": found.st_uid, "gid": found.st_gid}
-    return {"sha256": digest(content), "mode": stat.S_IMODE(found.st_mode), **owner}
+    mode = stat.S_IMODE(found.st_mode)
+    return {"sha256": digest(content), "mode": mode, "uid": found.st_uid, "gid": found.st_gid}
 
 
 def same(one: State, other: State) -> bool:
@@ -87,13 +93,14 @@ def read(path: str) -> bytes:
         return b""
 
 
-def read_json(path: str, remedy: str) -> Any:
-    """What our own file says, None when there is none; AgentError, with a `remedy`, for one that is damaged."""
+def read_json(path: str, remedy: str, instead: T) -> T:
+    """What our own file says, `instead` when there is none; AgentError, with a `remedy`, for one that is damaged."""
     try:
         with open(path, encoding="utf-8") as file:
-            return json.load(file)
+            found: T = json.load(file)
+            return found
     except FileNotFoundError:
-        return None
+        return instead
     except ValueError as error:  # after a power cut, on a disk that had promised more than it kept
         raise AgentError(f"{path} on this machine is damaged: {error}", remedy) from None
 
@@ -124,7 +131,7 @@ def remove(path: str) -> None:
         os.unlink(path)
 
 
-def make_directories(wanted: list[dict[str, Any]], dry_run: bool = False) -> list[str]:
+def make_directories(wanted: list[Directory], dry_run: bool = False) -> list[str]:
     """Make missing directories and mend owners and modes; returns a line per change."""
     changes: list[str] = []
     for directory in wanted:
@@ -150,7 +157,7 @@ def ids(owner: str, group: str) -> tuple[int, int]:
         raise AgentError(f"no such user or group on this machine: {error.args[0]}") from None
 
 
-def _directory_same(directory: dict[str, Any]) -> bool:
+def _directory_same(directory: Directory) -> bool:
     state = os.stat(directory["path"])
     try:
         owner = ids(directory["owner"], directory["group"])

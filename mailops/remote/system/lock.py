@@ -8,9 +8,12 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from ..shared.errors import LOCKED, AgentError
+
+if TYPE_CHECKING:
+    from ..shared.forms import Holder
 
 RUN = "/run/mailops"
 PATH = f"{RUN}/lock"
@@ -20,7 +23,7 @@ LONG = 900.0  # seconds after which a person wonders whether it will ever end
 
 
 @contextmanager
-def held(who: str, doing: str, origin: str = "", since: float | None = None) -> Iterator[dict[str, Any]]:
+def held(who: str, doing: str, origin: str = "", since: float | None = None) -> Iterator[Holder]:
     """Hold the machine for one run; AgentError, naming the holder, when another run has it.
 
     `origin` is the address that the holder comes from, as the machine sees it; `since` a Unix time. Gives what a
@@ -56,7 +59,7 @@ def _take(file: TextIO) -> None:
         time.sleep(0.01)
 
 
-def _is_alive(holder: dict[str, Any]) -> bool:
+def _is_alive(holder: Holder) -> bool:
     return os.path.exists(f"/proc/{holder.get('pid', 'none')}")
 
 
@@ -72,9 +75,9 @@ def _write(file: TextIO, text: str) -> None:
     file.flush()
 
 
-def _holder(text: str) -> dict[str, Any]:
+def _holder(text: str) -> Holder:
     try:
-        found = json.loads(text)
+        found: Holder = json.loads(text)
     except ValueError:
         return {}
     return found if isinstance(found, dict) else {}
@@ -119,7 +122,7 @@ def _way(text: str) -> str:
     return f"if it hangs, as root there: {end}" if time.time() - held["since"] > LONG else ""
 
 
-def _is_stopped(holder: dict[str, Any]) -> bool:
+def _is_stopped(holder: Holder) -> bool:
     """By a signal (SIGSTOP), or a debugger: proc_pid_stat(5), whose third field comes after the name in brackets."""
     try:
         with open(f"/proc/{holder.get('pid', 'none')}/stat", encoding="utf-8", errors="replace") as file:

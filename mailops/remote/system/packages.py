@@ -7,7 +7,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..shared.errors import AgentError
 from . import dpkg
@@ -16,6 +16,9 @@ from .shell import ENVIRONMENT, run, runs, tail, write_atomic
 
 if TYPE_CHECKING:
     import subprocess
+
+    from ..shared.calls import Link
+    from ..shared.forms import Manifest
 
 LISTS = "/var/lib/apt/lists"
 POLICY = "/usr/sbin/policy-rc.d"
@@ -51,7 +54,7 @@ class Unfetched(AgentError):
 def converge(
     wanted: list[str],
     debconf: list[str],
-    link: Any,
+    link: Link,
     dry_run: bool = False,
     unpacked: Callable[[str], None] = lambda _: None,
 ) -> list[str]:
@@ -81,7 +84,7 @@ def converge(
     return [f"install {name}" for name in absent]
 
 
-def take(versions: dict[str, str], link: Any) -> None:
+def take(versions: dict[str, str], link: Link) -> None:
     """Install exactly these versions, older ones than there are, too. Unfetched where they do not come."""
     with _no_daemon_starts():
         _finish_others(link)
@@ -89,7 +92,7 @@ def take(versions: dict[str, str], link: Any) -> None:
         _install(names, link, lambda _: None, "--allow-downgrades")
 
 
-def _finish_others(link: Any) -> None:
+def _finish_others(link: Link) -> None:
     """What an interrupted run has left half installed, or half unpacked: dpkg cannot finish that, it comes anew."""
     if not dpkg.half_done():
         return
@@ -125,7 +128,7 @@ def _wait_for_locks(*command: str, stdin: str = "") -> subprocess.CompletedProce
     return done
 
 
-def update(link: Any) -> None:
+def update(link: Link) -> None:
     """Read the package lists. A source that fails is told of, and does without: what we need may be in another one."""
     link.progress("packages", 0, "reading package lists")
     done = _wait_for_locks("apt-get", "-q", *BRIEFLY, "update")
@@ -137,7 +140,7 @@ def update(link: Any) -> None:
         link.say(f"a source of packages is left out: {line}")
 
 
-def _install(names: list[str], link: Any, unpacked: Callable[[str], None], *options: str) -> None:
+def _install(names: list[str], link: Link, unpacked: Callable[[str], None], *options: str) -> None:
     """apt-get with its machine-readable progress (APT's README.progress-reporting) on a pipe of our own."""
     import subprocess
 
@@ -164,7 +167,7 @@ def _install(names: list[str], link: Any, unpacked: Callable[[str], None], *opti
         raise kind(f"apt-get could not install the packages: {reason}", hint="see /var/log/mailops-apt.log there")
 
 
-def _report(line: str, link: Any, fresh: list[str], unpacked: Callable[[str], None]) -> None:
+def _report(line: str, link: Link, fresh: list[str], unpacked: Callable[[str], None]) -> None:
     """`dlstatus:1:12.5:text` (first half of the bar) or `pmstatus:package:40.1:Installed package` (second half).
 
     dpkg unpacks many packages and then sets them up; those in between are `fresh`.
@@ -206,7 +209,7 @@ def _no_daemon_starts() -> Iterator[None]:
         _clear()
 
 
-def keep_policy(wanted: dict[str, Any], dry_run: bool = False) -> list[str]:
+def keep_policy(wanted: Manifest, dry_run: bool = False) -> list[str]:
     """Package scripts do not even try to start a daemon of mail while the vault is locked.
 
     An administrator's own policy-rc.d is left alone.

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..shared.errors import AgentError
 from . import shell
 from .shell import run
+
+if TYPE_CHECKING:
+    from ..shared.forms import Service
 
 UNIT_FILES = "/etc/systemd/system"
 SHOW = ("systemctl", "show", "--property=Id,ActiveState,UnitFileState,LoadState")
@@ -40,7 +43,7 @@ class _Known:
     when = 0.0  # time.monotonic() of the question
 
 
-def look_ahead(services: list[dict[str, Any]]) -> None:
+def look_ahead(services: list[Service]) -> None:
     """Begin to ask systemd what `states` is going to be asked; the agent has other things to do meanwhile."""
     if services:
         _Known.asked = [service["unit"] for service in services]
@@ -91,7 +94,7 @@ def unit_of(pid: int) -> str:
     return ""
 
 
-def at_boot(services: list[dict[str, Any]], dry_run: bool = False) -> list[str]:
+def at_boot(services: list[Service], dry_run: bool = False) -> list[str]:
     """Mail daemons never start at boot, they wait for the vault; the others do."""
     now = states([service["unit"] for service in services])
     found: dict[str, list[str]] = {}
@@ -106,7 +109,7 @@ def at_boot(services: list[dict[str, Any]], dry_run: bool = False) -> list[str]:
     return [f"{verb} {unit} at boot" for verb, units in found.items() for unit in units]
 
 
-def touched(service: dict[str, Any], paths: list[str]) -> str:
+def touched(service: Service, paths: list[str]) -> str:
     """What the changed `paths` ask of a service: "" for nothing, else "reload" or "restart"."""
     unit = service["unit"]
     instances = unit.replace(".", "@.")  # see `instance`
@@ -114,11 +117,11 @@ def touched(service: dict[str, Any], paths: list[str]) -> str:
     if any(path.startswith(own_unit) for path in paths):
         return "restart"
     if any(path == root or path.startswith(f"{root}/") for path in paths for root in service["roots"]):
-        return str(service["on_change"])
+        return service["on_change"]
     return ""
 
 
-def running(services: list[dict[str, Any]]) -> list[str]:
+def running(services: list[Service]) -> list[str]:
     """The units of `services` that run now."""
     return active([service["unit"] for service in services])
 
@@ -128,7 +131,7 @@ def active(units: list[str]) -> list[str]:
     return [unit for unit, state in states(units).items() if state["ActiveState"] == "active"]
 
 
-def activate(services: list[dict[str, Any]], paths: list[str]) -> list[Told]:
+def activate(services: list[Service], paths: list[str]) -> list[Told]:
     """Start what should run and is down; reload or restart what runs with changed files.
 
     AgentError when somebody did not; by then everybody has been told.
@@ -140,7 +143,7 @@ def activate(services: list[dict[str, Any]], paths: list[str]) -> list[Told]:
     return due
 
 
-def foreseen(services: list[dict[str, Any]], paths: list[str]) -> list[str]:
+def foreseen(services: list[Service], paths: list[str]) -> list[str]:
     """What `activate` would do, a line each, and whom it could not start."""
     due = _due(services, paths)
     down = [unit for verb, unit in due if verb == START]
@@ -149,14 +152,14 @@ def foreseen(services: list[dict[str, Any]], paths: list[str]) -> list[str]:
     return [_shut(shut)] * bool(shut) + [str(told) for told in due if told.unit not in barred]
 
 
-def _due(services: list[dict[str, Any]], paths: list[str]) -> list[Told]:
+def _due(services: list[Service], paths: list[str]) -> list[Told]:
     now = states([service["unit"] for service in services])
     down = [unit for unit, state in now.items() if state["ActiveState"] != "active"]
     told = [Told(touched(service, paths), service["unit"]) for service in services if service["unit"] not in down]
     return [*(Told(START, unit) for unit in down), *(one for one in told if one.verb)]
 
 
-def do_all(works: list[Callable[[], Any]]) -> None:
+def do_all(works: Sequence[Callable[[], object]]) -> None:
     """Each of `works`, whatever becomes of the others; then an AgentError for those that failed."""
     failed: list[AgentError] = []
     for work in works:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import grp
 import pwd
-from typing import Any
+from typing import TYPE_CHECKING
 
 from .shell import run
 
+if TYPE_CHECKING:
+    from ..shared.forms import User
 
-def converge(wanted: list[dict[str, Any]], dry_run: bool = False) -> list[str]:
+
+def converge(wanted: list[User], dry_run: bool = False) -> list[str]:
     """Make missing accounts and group memberships; nothing that exists is taken away."""
     changes: list[str] = []
     for user in wanted:
@@ -30,7 +33,7 @@ def converge(wanted: list[dict[str, Any]], dry_run: bool = False) -> list[str]:
     return changes
 
 
-def _add(user: dict[str, Any]) -> None:
+def _add(user: User) -> None:
     command = ["useradd", "--system", "--user-group", "--no-create-home", "--shell", "/usr/sbin/nologin"]
     command += ["--home-dir", user["home"]]
     if user["uid"] is not None:

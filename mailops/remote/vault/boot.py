@@ -7,7 +7,7 @@ import getpass
 import os
 import sys
 import time
-from typing import Any
+from typing import TYPE_CHECKING
 
 from .. import machine
 from ..accounts import database, senders
@@ -20,71 +20,73 @@ from ..system import lock
 from ..system import units as services
 from . import conf, owners, vault
 
+if TYPE_CHECKING:
+    from ..shared.calls import Changed, Link, RunArgs
+    from ..shared.forms import Vault
+
 A_RUNS_END = 10.0  # seconds that a run has to note that the vault is gone
 USAGE = """Usage: mailboot
 
 Asks for the passphrase of the vault, mounts it, starts mail, and returns when it really answers."""
 
 
-def unlock(args: dict[str, Any], link: Any) -> dict[str, Any]:
+def unlock(args: RunArgs, link: Link) -> Changed:
     """Open the vault, start the mail daemons, and wait until they really answer.
 
     args: who. Returns {"changed": bool}; AgentError code 5 on a wrong passphrase, with nothing changed.
     """
     wanted = machine.manifest()
-    if not wanted["vault"]:
-        raise AgentError(f"this machine is a {wanted['role']}; it has no vault", code=BAD_INPUT)
+    place = machine.vault(wanted)
     if upgraded := machine.other_release(wanted):
         raise AgentError(f"{upgraded}; nothing was started", "fab -H NAME bootstrap")
     # Asked for before the lock is taken: a prompt that somebody walked away from must not keep others out.
     passphrase = None
     if not machine.vault_is_open(wanted):
-        conf.require(wanted["vault"])
-        passphrase = str(link.ask("passphrase", {"new": False}))
+        conf.require(place)
+        passphrase = link.ask("passphrase", {"new": False})
     with Run("unlock", args["who"], link).alone() as run:
         changed = not machine.vault_is_open(wanted)
         if changed:
             if passphrase is None:
                 raise AgentError("the vault was locked a moment ago", hint="try again", code=LOCKED)
-            run.room("vault", lambda: _open(wanted["vault"], passphrase))
-        elif not owners.are_right(wanted["vault"]):  # an unlock that mended them was cut
-            run.room("vault", lambda: owners.converge(wanted["vault"]))
-        run.mountpoint = wanted["vault"]["mountpoint"]
+            run.room("vault", lambda: _open(place, passphrase))
+        elif not owners.are_right(place):  # an unlock that mended them was cut
+            run.room("vault", lambda: owners.converge(place))
+        run.mountpoint = place["mountpoint"]
         run.recover()
-        wanted = machine.manifest()
+        accounts = machine.database(machine.manifest())
         with contextlib.suppress(OSError):  # a full vault has to open all the same
-            senders.ensure(wanted["accounts"]["database"])
-        database.recover(wanted["accounts"]["database"])  # before Postfix and Dovecot, who may only read
+            senders.ensure(accounts)
+        database.recover(accounts)  # before Postfix and Dovecot, who may only read
         rollback.prove(run)
         run.examine(machine.manifest())
         if run.changes:
             daemons.resume(service["unit"] for service in machine.manifest()["services"])
-    return run.result(changed=bool(run.changes))
+    return run.result() | {"changed": bool(run.changes)}
 
 
-def _open(wanted: dict[str, Any], passphrase: str) -> list[str]:
+def _open(wanted: Vault, passphrase: str) -> list[str]:
     vault.unlock(wanted, passphrase)
     return [f"{wanted['mountpoint']} is open", *owners.converge(wanted)]  # it may be another machine's, or a backup
 
 
-def close(args: dict[str, Any], link: Any) -> dict[str, Any]:
+def close(args: RunArgs, link: Link) -> Changed:
     """Stop the mail daemons and unmount the vault. Returns {"changed": bool}."""
     wanted = machine.manifest()
-    if not wanted["vault"]:
-        raise AgentError(f"this machine is a {wanted['role']}; it has no vault", code=BAD_INPUT)
-    opened = machine.answers(machine.places(wanted["vault"]))
+    place = machine.vault(wanted)
+    opened = machine.answers(machine.places(place))
     if opened is None:
-        _break_off(wanted["vault"], link)
+        _break_off(place, link)
     with Run("lock", args["who"], link).alone() as run:
         units = [service["unit"] for service in wanted["services"] if service["mail"]]
         now = services.states(units)
         running = [unit for unit in units if now[unit]["ActiveState"] not in ("inactive", "failed")]
         run.room("services", lambda: _stop(units, running))
-        run.room("vault", lambda: _lock(wanted["vault"], opened is not False))
-    return run.result(changed=bool(run.changes))
+        run.room("vault", lambda: _lock(place, opened is not False))
+    return run.result() | {"changed": bool(run.changes)}
 
 
-def _break_off(wanted: dict[str, Any], link: Any) -> None:
+def _break_off(wanted: Vault, link: Link) -> None:
     """Before the machine is held: whoever holds it waits for the vault, and comes to its end with that."""
     link.say("the vault does not answer; it is closed all the same")
     vault.break_off(wanted)
@@ -98,7 +100,7 @@ def _stop(units: list[str], running: list[str]) -> list[str]:
     return [f"stop {unit}" for unit in running]
 
 
-def _lock(wanted: dict[str, Any], opened: bool) -> list[str]:
+def _lock(wanted: Vault, opened: bool) -> list[str]:
     vault.lock(wanted)
     return ["locked"] if opened else []
 

@@ -10,12 +10,15 @@ from __future__ import annotations
 import base64
 import json
 import os
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ..machine import STATE
 from ..shared.errors import AgentError
 from ..system.files import read
 from ..system.shell import write_atomic
+
+if TYPE_CHECKING:
+    from ..shared.forms import Vault
 
 COPY = f"{STATE}/vault-conf"
 CONF, NAMES = "gocryptfs.conf", "gocryptfs.diriv"
@@ -23,11 +26,11 @@ VERSION = 2  # of gocryptfs's format, since 2016
 KEY_BYTES, NAMES_BYTES = 64, 16  # an encrypted key with its nonce and tag; a directory's initialisation vector
 
 
-def exists(vault: dict[str, Any]) -> bool:
+def exists(vault: Vault) -> bool:
     return os.path.exists(f"{vault['cipherdir']}/{CONF}")
 
 
-def damage(vault: dict[str, Any]) -> str:
+def damage(vault: Vault) -> str:
     """What is wrong with them; "" for nothing, and where there has never been a vault."""
     folder = vault["cipherdir"]
     there = os.listdir(folder) if os.path.isdir(folder) else []
@@ -41,13 +44,13 @@ def damage(vault: dict[str, Any]) -> str:
     return ""
 
 
-def require(vault: dict[str, Any]) -> None:
+def require(vault: Vault) -> None:
     """AgentError, with the way back, unless the vault's own files are whole or there is no vault yet."""
     if found := damage(vault):
         raise AgentError(found, way_back(vault))
 
 
-def way_back(vault: dict[str, Any]) -> str:
+def way_back(vault: Vault) -> str:
     """What to type to have a damaged vault's own files back."""
     folder = vault["cipherdir"]
     if not os.path.isdir(folder) or not os.listdir(folder):
@@ -59,7 +62,7 @@ def way_back(vault: dict[str, Any]) -> str:
     return "bring them back from a backup, or open the vault with its recovery key: see docs/how-to/vault.md"
 
 
-def keep(vault: dict[str, Any]) -> None:
+def keep(vault: Vault) -> None:
     """Copy what has just opened the vault. The copy of before, with the passphrase of before, is overwritten."""
     if damage(vault):
         return
@@ -70,13 +73,13 @@ def keep(vault: dict[str, Any]) -> None:
             write_atomic(f"{COPY}/{name}", content, 0o400)
 
 
-def keep_first(vault: dict[str, Any]) -> None:
+def keep_first(vault: Vault) -> None:
     """The copy of a vault that was opened before copies were kept."""
     if not os.path.exists(f"{COPY}/{NAMES}"):
         keep(vault)
 
 
-def is_as_it_was(vault: dict[str, Any]) -> bool:
+def is_as_it_was(vault: Vault) -> bool:
     """Whether gocryptfs.conf is the one that opened the vault the last time."""
     conf = f"{vault['cipherdir']}/{CONF}"
     return not _is_odd(conf) and read(f"{COPY}/{CONF}") in (b"", read(conf))

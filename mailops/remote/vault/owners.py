@@ -9,11 +9,14 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ..shared.errors import AgentError
 from ..system.files import ids, read
 from ..system.shell import write_atomic
+
+if TYPE_CHECKING:
+    from ..shared.forms import Vault
 
 Owner = tuple[str, str]  # user and group, by name
 Numbers = dict[str, list[int]]  # "user:group" -> their numbers here
@@ -33,7 +36,7 @@ QUEUE: dict[str, tuple[Owner, Owner]] = {
 }
 
 
-def are_right(vault: dict[str, Any]) -> bool:
+def are_right(vault: Vault) -> bool:
     """Whether everything in the open vault belongs to whom it should, as far as its note tells."""
     note = f"{vault['mountpoint']}/{NOTE}"
     try:
@@ -46,7 +49,7 @@ def are_right(vault: dict[str, Any]) -> bool:
         return True
 
 
-def converge(vault: dict[str, Any], dry_run: bool = False) -> list[str]:
+def converge(vault: Vault, dry_run: bool = False) -> list[str]:
     """Give everything in the open vault to whom it belongs here. May be cut anywhere: the note comes last."""
     if are_right(vault):
         return []
@@ -60,7 +63,7 @@ def converge(vault: dict[str, Any], dry_run: bool = False) -> list[str]:
     return [f"owners in {vault['mountpoint']}: {changed} mended"] if changed else []
 
 
-def places(vault: dict[str, Any]) -> tuple[dict[str, Owner], dict[str, Owner]]:
+def places(vault: Vault) -> tuple[dict[str, Owner], dict[str, Owner]]:
     """Folders of the vault -> who owns them; and who owns what is in them. Pure."""
     root = vault["mountpoint"]
     own: dict[str, Owner] = {}
@@ -77,13 +80,13 @@ def places(vault: dict[str, Any]) -> tuple[dict[str, Owner], dict[str, Owner]]:
     return own, inside
 
 
-def _numbers(vault: dict[str, Any]) -> Numbers:
+def _numbers(vault: Vault) -> Numbers:
     own, inside = places(vault)
     owners = {SERVER, *own.values(), *inside.values()} - {("", "")}
     return {":".join(owner): list(ids(*owner)) for owner in sorted(owners)}
 
 
-def _mend(vault: dict[str, Any], numbers: Numbers, dry_run: bool) -> int:
+def _mend(vault: Vault, numbers: Numbers, dry_run: bool) -> int:
     own, inside = places(vault)
     changed = _give(vault["mountpoint"], [0, 0], None, dry_run)
     for folder, folders, names, descriptor in os.fwalk(vault["mountpoint"]):
@@ -97,7 +100,7 @@ def _mend(vault: dict[str, Any], numbers: Numbers, dry_run: bool) -> int:
     return changed
 
 
-def _mend_maildrop(vault: dict[str, Any], numbers: Numbers, dry_run: bool) -> int:
+def _mend_maildrop(vault: Vault, numbers: Numbers, dry_run: bool) -> int:
     """What the other machine's programs and people had handed in, and Postfix had not taken yet.
 
     Postfix believes more of what is its own, so nobody who had the number of ours must keep it. Goes before the
@@ -120,7 +123,7 @@ def _mend_maildrop(vault: dict[str, Any], numbers: Numbers, dry_run: bool) -> in
         os.close(descriptor)
 
 
-def _mend_gocryptfs(vault: dict[str, Any], numbers: Numbers) -> int:
+def _mend_gocryptfs(vault: Vault, numbers: Numbers) -> int:
     """Its own files, which the mounted vault does not show (gocryptfs(1), FORWARD_MODE.md)."""
     changed = 0
     for folder, _, names, descriptor in os.fwalk(vault["cipherdir"]):

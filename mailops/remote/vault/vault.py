@@ -18,7 +18,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from subprocess import DEVNULL
-from typing import Any
+from typing import TYPE_CHECKING
 
 from .. import machine
 from ..shared.errors import LOCKED, AgentError
@@ -26,6 +26,10 @@ from ..system import units
 from ..system.lock import RUN
 from ..system.shell import ENVIRONMENT, run, sync_directory
 from . import conf
+
+if TYPE_CHECKING:
+    from ..shared.calls import Link
+    from ..shared.forms import Vault
 
 UNIT = "mailops-vault.service"
 QUEUE_UNIT = "mailops-queue.service"  # shows the queue in it to Postfix; goes with it
@@ -37,21 +41,21 @@ FS_IOC_GETFLAGS, FS_IOC_SETFLAGS, FS_IMMUTABLE_FL = 0x80086601, 0x40086602, 0x10
 MASTER_KEY = re.compile(r"[0-9a-f]{64}")
 
 
-def converge(vault: dict[str, Any], link: Any, dry_run: bool = False) -> list[str]:
+def converge(vault: Vault, link: Link, dry_run: bool = False) -> list[str]:
     """Make the vault when there is none and open it when it is locked; both ask for the passphrase."""
     if machine.is_mounted(vault["mountpoint"]):
         return []
     conf.require(vault)
     new = not conf.exists(vault)
     if not dry_run:
-        passphrase = str(link.ask("passphrase", {"new": new}))
+        passphrase = link.ask("passphrase", {"new": new})
         if new:
             make(vault, passphrase, link)
         unlock(vault, passphrase)
     return [f"{'make' if new else 'open'} the vault {vault['mountpoint']}"]
 
 
-def make(vault: dict[str, Any], passphrase: str, link: Any) -> None:
+def make(vault: Vault, passphrase: str, link: Link) -> None:
     """A new gocryptfs filesystem. It counts only once the person has been shown its recovery key."""
     building = f"{vault['cipherdir']}.new"
     shutil.rmtree(building, ignore_errors=True)  # an interrupted run's: its key was never shown, it holds nothing
@@ -69,7 +73,7 @@ def make(vault: dict[str, Any], passphrase: str, link: Any) -> None:
     sync_directory(os.path.dirname(vault["cipherdir"]))
 
 
-def unlock(vault: dict[str, Any], passphrase: str) -> None:
+def unlock(vault: Vault, passphrase: str) -> None:
     """Mount the vault. AgentError, and nothing changed, when the passphrase is wrong."""
     mountpoint = vault["mountpoint"]
     if machine.is_mounted(mountpoint):
@@ -89,14 +93,14 @@ def unlock(vault: dict[str, Any], passphrase: str) -> None:
     conf.keep(vault)
 
 
-def lock(vault: dict[str, Any]) -> None:
+def lock(vault: Vault) -> None:
     """Unmount the vault; the mail daemons bound to it must have been stopped before."""
     units.stop([UNIT])
     _clear_dead_mounts(vault["mountpoint"])
     run("systemctl", "reset-failed", UNIT, check=False)
 
 
-def break_off(vault: dict[str, Any]) -> None:
+def break_off(vault: Vault) -> None:
     """End a vault that does not answer: whoever waits for it gets an error instead (fuse(4), ENOTCONN)."""
     run("systemctl", "kill", "--signal=KILL", UNIT, QUEUE_UNIT, check=False)
     with contextlib.suppress(OSError), open("/proc/self/mountinfo", encoding="utf-8") as mounts:
@@ -176,7 +180,7 @@ def _feed(passphrase: str, starting: subprocess.Popen[bytes]) -> None:
         return
 
 
-def _refusal(vault: dict[str, Any]) -> AgentError:
+def _refusal(vault: Vault) -> AgentError:
     """Why the unit did not start."""
     other = f"gocryptfs.conf is not as it was: the one that opened the vault last is in {conf.COPY}"
     hints = [] if conf.is_as_it_was(vault) else [other]

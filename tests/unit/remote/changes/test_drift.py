@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mailops.remote.changes import drift
-from mailops.remote.system.files import State
+from mailops.remote.shared.forms import State
 
 PLAIN: State = {"sha256": "a", "mode": 0o644, "uid": 0, "gid": 0}
 LINK: State = {"link": "/etc/x"}

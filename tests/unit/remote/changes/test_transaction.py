@@ -25,8 +25,9 @@ from mailops.remote import machine
 from mailops.remote.changes import candidate, generations, history, run, transaction
 from mailops.remote.changes.run import Run
 from mailops.remote.shared.errors import AgentError
+from mailops.remote.shared.forms import State
 from mailops.remote.system import shell
-from mailops.remote.system.files import Change, State, observe, same
+from mailops.remote.system.files import Change, observe, same
 from mailops.remote.vault import vault
 
 # The calls by which the agent changes a disk. `open` counts when it may write.

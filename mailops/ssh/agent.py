@@ -64,6 +64,9 @@ fi
 """
 
 
+CODED = "\n\\'!"  # what one shell or another sees in single quotes
+
+
 @cache
 def sources() -> dict[str, bytes]:
     """The files of the package and of its rooms, by their names in the archive."""
@@ -108,8 +111,18 @@ def command(call: str, install_python: bool, sudo: str = "") -> str:
     script = f"have_python() {{ {RAN_BEFORE.format(name=name)} || {HAVE_PYTHON}; }}\n"
     script += INSTALL_PYTHON if install_python else NEED_PYTHON
     script += f'exec python3 -IS -c {shlex.quote(loader())} "$1" {name} {size} {call}'
-    # Whatever the login shell is, sh is the one that takes the address apart.
-    if not sudo:
-        return f"sh -c {shlex.quote(CLIENT + script)}"
-    outer = f'{CLIENT}{sudo} sh -c "$0" mailops "$1"'
-    return f"sh -c {shlex.quote(outer)} {shlex.quote(script)}"
+    if sudo:
+        script = f'{sudo} sh -c {shlex.quote(script)} mailops "$1"'
+    return for_any_shell(CLIENT + script)
+
+
+def for_any_shell(script: str) -> str:
+    """A command line that every login shell takes for the same: sh runs the script.
+
+    Within single quotes csh wants no line to end and no `!`, fish no `\\'`, and the csh of BSD no word of more than a
+    kilobyte. So each line goes as a word that has none of them, and sh's own printf(1) puts them together again.
+    """
+    lines = (
+        "".join(f"\\0{ord(char):03o}" if char in CODED else char for char in line) for line in script.splitlines(True)
+    )
+    return f"""sh -c 'eval "$(printf %b "$@")"' mailops {" ".join(f"'{line}'" for line in lines)}"""

@@ -58,6 +58,12 @@ def test_the_archive_runs_alone_on_the_standard_library(tmp_path: Path) -> None:
 # The loader
 
 
+def script(command: str) -> str:
+    """What sh is given to do by a command line."""
+    words = ["sh", "-c", 'printf %b "$@"', *shlex.split(command)[3:]]
+    return subprocess.run(words, capture_output=True, text=True, check=True).stdout
+
+
 @contextmanager
 def loader(*places: Path) -> Iterator[subprocess.Popen[bytes]]:
     """The loader as the machine runs it, with its caches in `places`."""
@@ -65,7 +71,7 @@ def loader(*places: Path) -> Iterator[subprocess.Popen[bytes]]:
         '["/var/cache/mailops/", "/run/mailops-agent/"]', json.dumps([f"{p}/" for p in places])
     )
     assert text != agent.loader()
-    command = [sys.executable, "-IS", "-c", text, *shlex.split(agent.command("nothing", False))[-1].split()[-4:]]
+    command = [sys.executable, "-IS", "-c", text, *script(agent.command("nothing", False)).split()[-4:]]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         yield process
 
@@ -198,13 +204,31 @@ def test_the_loader_ends_when_nobody_calls(tmp_path: Path) -> None:
 @pytest.mark.parametrize("install", [True, False])
 def test_the_command_line_is_sound_shell_and_the_same_for_every_call(install: bool) -> None:
     assert agent.command("status", install, "sudo -n") == agent.command("status", install, "sudo -n")
-    for words in (
-        shlex.split(agent.command("status", install)),
-        shlex.split(agent.command("status", install, "sudo -n")),
-    ):
-        assert words[:2] == ["sh", "-c"]
-        for script in words[2:]:
-            subprocess.run(["sh", "-n"], input=script, text=True, check=True)
+    for sudo in ("", "sudo -n"):
+        said = script(agent.command("status", install, sudo))
+        subprocess.run(["sh", "-n"], input=said, text=True, check=True)
+        if sudo:
+            inner = shlex.split(said.partition("\n")[2])[4]
+            subprocess.run(["sh", "-n"], input=inner, text=True, check=True)
+
+
+@pytest.mark.parametrize("shell", ["sh", "bash", "tcsh", "bsd-csh", "fish", "zsh"])
+def test_every_login_shell_takes_the_command_line_for_the_same(shell: str) -> None:
+    if not shutil.which(shell):
+        pytest.skip(f"there is no {shell} here")
+    odd = """echo "a!b" 'it'"'"'s' \\\\x\ncat\n# """ + "x" * 5000
+    done = subprocess.run(
+        [shell, "-c", agent.for_any_shell(odd)], input="in", capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "a!b it's \\x\nin"
+
+
+def test_no_login_shell_sees_what_it_would_change() -> None:
+    """csh takes `!` and the end of a line within quotes for its own, fish `\\'`; the csh of BSD ends at 1024 bytes."""
+    words = shlex.split(agent.command("status", True, "sudo -n"))
+    assert agent.for_any_shell("a") == """sh -c 'eval "$(printf %b "$@")"' mailops 'a'"""
+    assert max(map(len, words)) < 1024
+    assert not {word for word in words[4:] if set("!\n'") & set(word) or "\\\\" in word}
 
 
 @pytest.mark.parametrize("sudo", ["", "LC_ALL=C env -i"])

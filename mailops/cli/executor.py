@@ -45,6 +45,7 @@ class Executor(fabric.Executor):  # type: ignore[misc]
         if self.config.run.dry:  # of Fabric it would hold back shell commands, and we run none: all would happen
             raise MailopsError("there is no --dry here", "fab plan shows what would change", BAD_INPUT)
         self.config["mailops_hosts"] = self.core[0].args.hosts.value or ""
+        self.config["mailops_ssh_config"] = self.core[0].args["ssh-config"].value or ""
         expanded = InvokeExecutor.expand_calls(self, calls)
         if expanded and expanded[0].called_as in AT_ONCE:
             sys.setswitchinterval(headstart.SWITCH)

@@ -24,6 +24,9 @@ def fab() -> None:
     headstart.begin()
     from fabric.main import program
 
+    from mailops.cli.config import Config
+
+    program.config_class = Config
     if "--" in sys.argv and _has_site():
         from mailops.cli.executor import Executor
 
@@ -34,10 +37,10 @@ def fab() -> None:
 def main() -> None:
     """The same tasks as `mailops`, for a site that lives in a folder of its own."""
     headstart.begin()
-    from fabric import Config
     from fabric.main import Fab
 
     from mailops import tasks
+    from mailops.cli.config import Config
     from mailops.cli.executor import Executor
 
     program = Fab(

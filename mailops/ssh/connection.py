@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
+import re
+import shlex
 import socket
 from pathlib import Path
 from typing import Any
@@ -14,9 +17,10 @@ import paramiko
 from mailops import printable
 from mailops.errors import BAD_INPUT, UNREACHABLE, MailopsError
 from mailops.site.model import Host, Site
-from mailops.ssh import eager, headstart, hostkeys, wire
+from mailops.ssh import eager, headstart, hostkeys, login_keys, ssh_config, wire
 from mailops.ssh.background import Background
 
+HOP = re.compile(r"(ssh://)?((?P<user>.+)@)?(\[(?P<bracketed>[^]]+)\]|(?P<name>[^:@/]+))(:(?P<port>\d{1,5}))?/?")
 REASON = 300  # characters of an error in which a server may have a say
 PATIENCE = 10  # seconds for a TCP connection, where neither ssh_config nor `fab -t` says otherwise
 TIMEOUTS = {"banner_timeout": wire.BANNER_TIMEOUT, "auth_timeout": 30, "channel_timeout": 15}
@@ -31,42 +35,47 @@ class PinnedConnection(fabric.Connection):  # type: ignore[misc]
 
     site: Site
     machine: Host
+    known: ssh_config.Answer
     connect_timeout: Any
     connect_kwargs: Any
     beginning: Background[wire.Transport] | None
 
     def __init__(self, site: Site, host: Host, config: fabric.Config | None = None, **kwargs: Any) -> None:
-        config = (config or fabric.Config()).clone()
-        for name, value in (("site", site), ("machine", host), ("beginning", None)):
+        config = (config or fabric.Config(lazy=True)).clone()
+        known = ssh_config.lookup(host.name, host.user or "", host.address or "", host.port or 0, _files(config))
+        for name, value in (("site", site), ("machine", host), ("beginning", None), ("known", known)):
             object.__setattr__(self, name, value)  # ours, and not Fabric's, which would file it under its settings
-        known = config.base_ssh_config.lookup(host.name)
+        object.__setattr__(config, "base_ssh_config", _Found(known))
         # A dictionary of its own: through a shared one, Fabric lets the keys of one host leak to the next.
         options: dict[str, Any] = dict(config.connect_kwargs) | TIMEOUTS | {"transport_factory": wire.Transport}
         options.pop("key_filename", None)  # those of `fab -i`, which Fabric adds itself
         timeout = options.pop("timeout", None)  # that of `fab -t`
         if host.identity:
             options |= {"key_filename": [_identity(site, host)], "look_for_keys": False}
-        user = host.user or known.get("user") or "root"
-        super().__init__(host.name, user=user, port=host.port, config=config, connect_kwargs=options, **kwargs)
-        self.connect_timeout = timeout or self.connect_timeout or PATIENCE
+        user = host.user or known.user or "root"
+        super().__init__(host.name, user=user, port=known.port or 22, config=config, connect_kwargs=options, **kwargs)
+        self.connect_timeout = timeout or known.timeout or self.connect_timeout or PATIENCE
         keys = [Path(name).expanduser() for name in self.connect_kwargs.get("key_filename", [])]
         self.connect_kwargs["key_filename"] = [str(key) for key in keys if key.exists()]  # as OpenSSH has it
-        if host.address:
-            self.host = host.address
+        self.host = known.hostname
         self.client.set_missing_host_key_policy(hostkeys.Refuse(host))
         hostkeys.pin(self.client, host, self.host, self.port)
 
     def get_gateway(self) -> Any:
         """ProxyJump hops as pinned connections; Fabric's own would accept any key on the way."""
-        if "proxyjump" not in self.ssh_config:
-            return super().get_gateway()
+        if self.known.proxy:  # for the person's shell, as with OpenSSH; Fabric would run it without one
+            return shlex.join([os.environ.get("SHELL") or "/bin/sh", "-c", f"exec {self.known.proxy}"])
         gateway: PinnedConnection | None = None
-        for hop in self.ssh_config["proxyjump"].split(","):
-            host = _hop(self.site, self.derive_shorthand(hop.strip()))
-            if host.name in (self.machine.name, "none"):  # `Host *` sends the hop itself through the hop
+        for hop in self.known.jumps:
+            host = _hop(self.site, hop.strip())
+            if host.name == self.machine.name:  # `Host *` sends the hop itself through the hop
                 return None
             gateway = PinnedConnection(self.site, host, self.config, gateway=gateway or False)
-        return gateway
+        return gateway or (None if self.known.jumps else super().get_gateway())
+
+    def open_gateway(self) -> Any:
+        """A command is run as it stands; Fabric would read it once more as a line of ssh_config."""
+        return paramiko.ProxyCommand(self.gateway) if isinstance(self.gateway, str) else super().open_gateway()
 
     def begin(self) -> None:
         """Begin with what needs nobody's attention: the TCP connection and the SSH handshake. It goes on meanwhile."""
@@ -94,9 +103,12 @@ class PinnedConnection(fabric.Connection):  # type: ignore[misc]
                 self.connect_kwargs = given | {"sock": transport.sock, "transport_factory": lambda *_, **__: transport}
                 if key := self._only_key():
                     self.connect_kwargs["auth_strategy"] = wire.OnlyKey(self.user, key)
+            if "auth_strategy" not in self.connect_kwargs:
+                self.connect_kwargs = self.connect_kwargs | self._usable_keys()
             super().open()
         except (MailopsError, OSError, paramiko.SSHException, EOFError) as error:
             self.client.close()  # after a refusal, Paramiko leaves its end open
+            self.connect_kwargs = given
             raise self._explained(error) from None
         finally:
             self.connect_kwargs, self.beginning = given, None
@@ -124,9 +136,10 @@ class PinnedConnection(fabric.Connection):  # type: ignore[misc]
         """Those of ssh-agent and, where hosts.toml names none, of ~/.ssh. On the same connection: OpenSSH 9.8 and later
         shut out for a while who comes too often and does not get in (PerSourcePenalties).
         """
-        agent_too, look = (bool(self.connect_kwargs.get(name, True)) for name in ("allow_agent", "look_for_keys"))
+        agent_too, others = bool(self.connect_kwargs.get("allow_agent", True)), self._usable_keys()
+        files = [path for path in others["key_filename"] if path not in self.connect_kwargs["key_filename"]]
         try:
-            eager.try_keys(self.client, self.user, agent_too, look)
+            eager.try_keys(self.client, self.user, files, agent_too, others["look_for_keys"])
         except paramiko.SSHException as error:
             raise refused if "No authentication methods" in str(error) else error from None
 
@@ -141,10 +154,25 @@ class PinnedConnection(fabric.Connection):  # type: ignore[misc]
         files = self.connect_kwargs["key_filename"]
         if not eager.known() or len(files) != 1 or {"pkey", "password", "passphrase"} & self.connect_kwargs.keys():
             return None
-        try:
-            return paramiko.PKey.from_path(files[0])
-        except Exception:  # with a passphrase, of an unknown kind, …: the usual way has words for it
-            return None
+        return login_keys.load(files[0])
+
+    def _usable_keys(self) -> dict[str, Any]:
+        """Options without the files that Paramiko would trip over, here or among those of ~/.ssh."""
+        passphrase = self.connect_kwargs.get("passphrase")
+        look, files = bool(self.connect_kwargs.get("look_for_keys", True)), self.connect_kwargs["key_filename"]
+        own = login_keys.own(login_keys.LOOKED_FOR) if look else []
+        if login_keys.refused(own, passphrase):
+            look, files = False, [*files, *own]
+        unusable = login_keys.refused(files, passphrase)
+        return {"look_for_keys": look, "key_filename": [path for path in files if path not in unusable]}
+
+    def _unusable(self) -> list[str]:
+        """A line for each key that was not even shown to the machine."""
+        files = list(self.connect_kwargs["key_filename"])
+        if self.connect_kwargs.get("look_for_keys", True):
+            files += login_keys.own(login_keys.LOOKED_FOR + login_keys.NOT_LOOKED_FOR)
+        why = login_keys.refused(dict.fromkeys(files), self.connect_kwargs.get("passphrase"))
+        return [f"{path}: {reason}" for path, reason in why.items()]
 
     def read_key(self) -> paramiko.PKey:
         """The host key that the machine shows now. The key exchange alone: nobody logs in, nothing is sent."""
@@ -170,19 +198,47 @@ class PinnedConnection(fabric.Connection):  # type: ignore[misc]
             ):
                 where = f"{self.user}@{self.host}"
                 hint = f"try `ssh {where}`; name the key with `identity` under [hosts.{name}], or load it with ssh-add"
+                hint = "\n  ".join([*(f"not used: {line}" for line in self._unusable()), hint])
                 return MailopsError(f"{where} lets none of our keys in ({reason(error)})", hint, UNREACHABLE, name)
         where = f"{self.host} port {self.port}"
         hint = f"is it running, and is its address right in {self.site.path.name}?"
         return MailopsError(f"no connection to {where}: {reason(error)}", hint, UNREACHABLE, name)
 
 
-def _hop(site: Site, wanted: dict[str, Any]) -> Host:
+class _Found(paramiko.SSHConfig):
+    """What was found of a host, for Fabric, which asks for it under that host's name."""
+
+    def __init__(self, known: ssh_config.Answer) -> None:
+        super().__init__()
+        self.known = known
+
+    def lookup(self, hostname: str) -> Any:
+        found: Any = paramiko.SSHConfigDict()
+        found.update({"identityfile": list(self.known.identities)})
+        return found
+
+
+def _files(config: Any) -> tuple[str, ...]:
+    """That of `fab -S`, or else a person's own and the system's, as with `ssh`."""
+    asked = config.get("mailops_ssh_config") or config.ssh_config_path
+    if asked:
+        return (asked,) if asked != "none" else ()
+    return ssh_config.DEFAULTS if config.load_ssh_configs else ()
+
+
+def _hop(site: Site, text: str) -> Host:
     """A ProxyJump hop: a host of hosts.toml with its pin, else one that ~/.ssh/known_hosts vouches for."""
-    given = {key: wanted[key] for key in ("user", "port") if wanted[key]}
+    found = HOP.fullmatch(text)
+    if not found:
+        raise MailopsError(f"ssh_config: ProxyJump: {text!r} is not [user@]host[:port]", code=BAD_INPUT)
+    user, name, port = found["user"], found["bracketed"] or found["name"], found["port"]
+    given: dict[str, Any] = {"user": user} if user else {}
+    if port:
+        given["port"] = int(port)
     for host in site.hosts.values():
-        if wanted["host"] in (host.name, host.address):
+        if name in (host.name, host.address):
             return dataclasses.replace(host, **given)
-    return Host(wanted["host"], hostkeys.JUMP, **given)
+    return Host(name, hostkeys.JUMP, **given)
 
 
 def _identity(site: Site, host: Host) -> str:

@@ -47,9 +47,9 @@ class Login(AuthHandler):
         """It is accepted, as was to be expected; a refusal is a disconnection (RFC 4253, 10)."""
 
 
-def try_keys(client: paramiko.SSHClient, user: str, agent_too: bool, look_for_keys: bool) -> None:
-    """Log in with the keys of ssh-agent and of ~/.ssh, over the connection that `client` has already."""
-    client._auth(user, None, None, [], agent_too, look_for_keys, None)  # type: ignore[attr-defined]
+def try_keys(client: paramiko.SSHClient, user: str, files: list[str], agent_too: bool, look_for_keys: bool) -> None:
+    """Log in with the keys in files, of ssh-agent and of ~/.ssh, over the connection that `client` has already."""
+    client._auth(user, None, None, files, agent_too, look_for_keys, None)  # type: ignore[attr-defined]
 
 
 def start(transport: Any, command: str) -> paramiko.Channel:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from mailops import cache
@@ -46,7 +45,7 @@ def begin() -> None:
     """Begin to connect to where this command line led before, if it did and nothing speaks against it."""
     try:
         note = cache.recall(NOTES, _words()) or {}
-        if note.get("state") != _state():
+        if note.get("state") != _state(note["files"]):
             return
         place = Place(*note["place"])
         if place.identity and not os.path.isfile(place.identity):
@@ -79,9 +78,9 @@ def transport(place: Place) -> Transport:
     return wire.shake_hands(tcp.connect(place.address, place.port, place.timeout), place.host_key, place.timeout)
 
 
-def remember(place: Place) -> None:
-    """This command line has passed every check, and leads to `place` first."""
-    note = {"state": _state(), "place": list(place)}
+def remember(place: Place, files: list[str]) -> None:
+    """This command line has passed every check, and leads to `place` first; `files` are those of ssh_config."""
+    note = {"state": _state(files), "place": list(place), "files": files}
     words = _words()
     if cache.recall(NOTES, words) != note:
         cache.keep(NOTES, words, note)
@@ -92,8 +91,7 @@ def _words() -> str:
     return hashlib.sha256("\0".join([str(find().resolve()), *sys.argv[1:]]).encode()).hexdigest()[:32]
 
 
-def _state() -> list[list[int]]:
+def _state(files: list[str]) -> list[list[int]]:
     """What a file is known by, of all that decide where the words lead."""
-    files = [find(), Path("~/.ssh/config").expanduser(), Path("/etc/ssh/ssh_config")]
-    states = [os.stat(path) for path in files if path.exists()]
+    states = [os.stat(path) for path in map(str, [find(), *files]) if os.path.exists(path)]
     return [[state.st_ino, state.st_mtime_ns, state.st_size] for state in states]

@@ -211,7 +211,7 @@ def begin(site: Site, host: Host, config: fabric.Config) -> None:
     _begun[site.path, host.name] = connection = PinnedConnection(site, host, config)
     connection.begin()
     if connection.beginning:
-        headstart.remember(connection.place())
+        headstart.remember(connection.place(), connection.known.files)
 
 
 class BareMachine(MailopsError):

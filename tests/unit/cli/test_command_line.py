@@ -355,3 +355,26 @@ def test_the_pin_of_the_good_site_is_a_key() -> None:
     from mailops.ssh.hostkeys import parse_key
 
     assert parse_key(HOST_KEY).get_name() == "ssh-ed25519"
+
+
+# What OpenSSH takes, and Paramiko's own reader of ssh_config does not.
+ODD_SSH_CONFIG = {
+    "canonicalize": b"Host *\n  CanonicalizeHostname yes\n",
+    "latin-1": b"# Gr\xfc\xdfe\nHost foo\n  User x\n",
+    "match final all": b"Match final all\n  ServerAliveInterval 30\n",
+    "an agent to forward": b"Host *\n  ForwardAgent $SSH_AUTH_SOCK\n  ConnectTimeout 1m\n",
+    "a tag": b"Match tagged x\n  User x\n",
+}
+
+
+@pytest.mark.parametrize("name", ODD_SSH_CONFIG)
+def test_an_odd_ssh_config_is_no_traceback(name: str, tmp_path: Path) -> None:
+    (tmp_path / ".ssh").mkdir()
+    (tmp_path / ".ssh/config").write_bytes(ODD_SSH_CONFIG[name])
+    with machine() as (port, _):
+        (tmp_path / "hosts.toml").write_text(at(port))
+        done = fab("-t", "1", "-H", "mail", "status", MAILOPS_SITE=str(tmp_path), HOME=str(tmp_path))
+    assert done.returncode == 4, done.stderr
+    assert "mailops: mail: no connection to 127.0.0.1" in done.stderr
+    assert done.stderr.count("\n") == 2 + (name == "a tag")
+    assert ("'tagged'" in done.stderr) is (name == "a tag")

@@ -17,6 +17,11 @@ from mailops.ssh.headstart import Place
 WORDS = ["fab", "-H", "mail", "bootstrap"]
 
 
+def read_files(home: Path) -> list[str]:
+    """Those that ssh_config was read from; one is included by the other."""
+    return [str(home / ".ssh/config"), str(home / ".ssh/more")]
+
+
 @pytest.fixture
 def server() -> Iterator[socket.socket]:
     with socket.create_server(("127.0.0.1", 0)) as listening:
@@ -35,9 +40,10 @@ def place(server: socket.socket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     (tmp_path / "hosts.toml").write_text("")
     (tmp_path / ".ssh").mkdir()
     (tmp_path / ".ssh/config").write_text("")
+    (tmp_path / ".ssh/more").write_text("")
     (tmp_path / "key").write_text("")
     found = Place(*server.getsockname(), "ssh-ed25519 AAAA", 5.0, str(tmp_path / "key"))
-    headstart.remember(found)
+    headstart.remember(found, read_files(tmp_path))
     return found
 
 
@@ -67,6 +73,7 @@ CHANGES: dict[str, Callable[[Path], object]] = {
         _twin(home / "hosts.toml"), home / "hosts.toml"
     ),
     "ssh_config says something else": lambda home: (home / ".ssh/config").write_text("Host mail"),
+    "a file that it includes says something else": lambda home: (home / ".ssh/more").write_text("Host mail"),
     "ssh_config is gone": lambda home: (home / ".ssh/config").unlink(),
     "the site is gone": lambda home: (home / "hosts.toml").unlink(),
     "the key is gone": lambda home: (home / "key").unlink(),
@@ -116,13 +123,13 @@ def test_nobody_there_is_told_when_it_is_asked_for(place: Place, server: socket.
 def test_a_note_is_written_once(place: Place, tmp_path: Path) -> None:
     (note,) = _notes(tmp_path)
     before = note.stat().st_ino
-    headstart.remember(place)
+    headstart.remember(place, read_files(tmp_path))
     assert note.stat().st_ino == before
-    headstart.remember(place._replace(port=1))
+    headstart.remember(place._replace(port=1), read_files(tmp_path))
     assert note.stat().st_ino != before
 
 
 def test_a_note_tells_nothing_of_the_words(place: Place, tmp_path: Path) -> None:
     (note,) = _notes(tmp_path)
-    assert set(cache.recall("begun", note.stem) or {}) == {"state", "place"}
+    assert set(cache.recall("begun", note.stem) or {}) == {"state", "place", "files"}
     assert "bootstrap" not in note.name + note.read_text()

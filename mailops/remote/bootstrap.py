@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from . import dkim, machine
 from .accounts import rows
-from .certificates import certificate
+from .certificates import certificate, served
 from .changes import before, drift, generations, rollback, sources, transaction, validate
 from .changes.candidate import Candidate, Reachable
 from .changes.run import Run, is_hidden, lines
@@ -106,7 +106,9 @@ def plan(wanted: Manifest, link: Link) -> Plan:
     if wanted["dkim"] and opened:
         changes["dkim"] = dkim.converge(wanted["dkim"], link, dry_run=True)
     able = machine.able(wanted, opened)
-    changes["services"] = services.foreseen(able["services"], list(candidate.changes))
+    changes["services"] = services.foreseen(
+        able["services"], [*candidate.changes, *served.unseen(wanted["certificates"])]
+    )
     return {
         "changes": {room: found for room, found in changes.items() if found},
         "files": _differences(candidate),
@@ -200,7 +202,8 @@ class Convergence(Run):
         """The files, and whatever must notice them: a new generation, or none."""
         wanted = self.wanted
         self.opened = machine.vault_is_open(wanted)
-        self.unseen = certificate.unseen(wanted["certificates"])
+        self.unseen = served.unseen(wanted["certificates"])
+        served.require_pairs(wanted["certificates"], self.unseen)
         candidate = self.candidate(self.opened)
         change = candidate.change(candidate.changes)
         if set(change.after) - {MANIFEST} or not candidate.active["number"] or self.can_move():
@@ -210,8 +213,8 @@ class Convergence(Run):
         else:
             self.amend(change, candidate.record())
             self.activate(machine.able(wanted, self.opened), [])
+        served.seen(wanted["certificates"])
         if self.unseen:
-            certificate.seen(self.unseen)
             self.link.say("the certificate is new; null clients keep their mail until they know it; next: fab push")
 
     def refuse_files_alone(self) -> None:

@@ -78,7 +78,7 @@ def call(args: Nothing, link: Link) -> Status | NotSetUp:
         "sources": sources.waiting(wanted)[:20],
         "now": time.time(),
         "certificate": machine.certificates(CERTIFICATE),
-        "certificates": certificates.served(wanted["certificates"]),
+        "certificates": certificates.shown(wanted["certificates"]),
         "certificate_fault": certificates.look(wanted["certificates"]),
         "reboot": reboot.needed(),
     }

@@ -70,4 +70,28 @@ def test_one_of_the_old_form_is_made_anew_and_null_clients_follow(up: House) -> 
         up.arrives(ADMIN, subject, sender="backup")
         assert up.fab_json("-H", "mail", "bootstrap")["mail"]["changes"] == {}
     finally:
-        up.run("mail", f"rm -f {TLS}/fullchain.pem.unseen /root/kept.pem")
+        up.run("mail", "rm -f /root/kept.pem")
+
+
+def test_one_that_somebody_puts_in_its_place_is_served_after_a_push(up: House) -> None:
+    new = "-newkey rsa:2048 -nodes -keyout new.key -days 90 -subj /O=CA -addext subjectAltName=DNS:mail.example.test"
+    up.run(
+        "mail",
+        f"cd {TLS}; cp -p fullchain.pem old.pem; cp -p privkey.pem old.key; openssl req -x509 {new} -out new.pem",
+    )
+    old = served(up, 993)
+    try:
+        up.run("mail", f"cd {TLS}; cat new.pem >fullchain.pem")
+        refused = up.fab("-H", "mail", "push", check=False)
+        assert (refused.returncode, "cannot be served with" in refused.stderr) == (1, True)
+        assert served(up, 993) == old
+        up.run("mail", f"cd {TLS}; cat new.key >privkey.pem")
+        assert "is new, and the old one is served; next: fab -H mail push" in up.fab("-H", "mail", "status").stdout
+        assert "reload postfix.service" in up.fab("-H", "mail", "plan").stdout
+        up.fab("-H", "mail", "push")
+        new = up.run("mail", f"cat {TLS}/new.pem")
+        assert all(served(up, port) in new for port in STARTTLS)
+        assert up.fab_json("-H", "mail", "push")["mail"]["changes"] == {}
+    finally:
+        up.run("mail", f"cd {TLS}; cat old.pem >fullchain.pem; cat old.key >privkey.pem; rm old.* new.*")
+        up.fab("-H", "mail", "push")

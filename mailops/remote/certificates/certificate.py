@@ -14,8 +14,8 @@ import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..system.files import remove
 from ..system.shell import run, write_atomic
+from . import served
 
 if TYPE_CHECKING:
     from ..shared.calls import Dated
@@ -131,7 +131,10 @@ def converge(wanted: list[Certificate], dry_run: bool = False) -> list[str]:
 
 def look(wanted: list[Certificate]) -> list[str]:
     """What is to be done about them before clients refuse them, each with the next step."""
-    return [said for item in wanted if (leaf := read(item["cert"])) for said in _faults(item, leaf, time.time())]
+    found = [said for item in wanted if (leaf := read(item["cert"])) for said in _faults(item, leaf, time.time())]
+    return found + [
+        f"{path} is new, and the old one is served; next: fab -H NAME push" for path in served.unseen(wanted)
+    ]
 
 
 def _faults(item: Certificate, leaf: Leaf, now: float) -> list[str]:
@@ -148,7 +151,7 @@ def _faults(item: Certificate, leaf: Leaf, now: float) -> list[str]:
     return told
 
 
-def served(wanted: list[Certificate]) -> list[Dated]:
+def shown(wanted: list[Certificate]) -> list[Dated]:
     """The names of each, and when it ends (Unix time)."""
     leaves = [leaf for item in wanted if (leaf := read(item["cert"]))]
     return [{"names": leaf.names, "ends": leaf.ends} for leaf in leaves if leaf.names]
@@ -168,22 +171,6 @@ def _day(when: float) -> str:
     return time.strftime("%Y-%m-%d", time.gmtime(when))
 
 
-def unseen(wanted: list[Certificate]) -> list[str]:
-    """The certificates that were made anew, and that the daemons have not been told of yet."""
-    return [item["cert"] for item in wanted if os.path.exists(_note(item["cert"]))]
-
-
-def seen(paths: list[str]) -> None:
-    """The daemons have been told."""
-    for path in paths:
-        remove(_note(path))
-
-
-def _note(path: str) -> str:
-    """There while a certificate made anew waits to be noticed, so that a run cut in between is made up for."""
-    return f"{path}.unseen"
-
-
 def _why_anew(item: Certificate) -> str:
     leaf = read(item["cert"])
     return fault(leaf, item["names"], time.time()) if leaf and leaf.ours else ""
@@ -194,7 +181,7 @@ def _renew(item: Certificate) -> None:
 
     with tempfile.TemporaryDirectory(dir="/run") as folder:
         _sign(item, f"{folder}/cert", "-key", item["key"])
-        write_atomic(_note(item["cert"]), b"", 0o600)
+        served.remember(item["cert"])
         _place(f"{folder}/cert", item["cert"], 0o644)
 
 

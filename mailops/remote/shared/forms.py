@@ -216,6 +216,13 @@ class Origins(TypedDict):
     format: NotRequired[int]
 
 
+class Served(TypedDict):
+    """The certificates that the daemons were told of: path, and its SHA-256."""
+
+    told: dict[str, str]
+    format: NotRequired[int]
+
+
 # The sources that the installed packages were taken from; `underway` while they are being replaced.
 Taken = TypedDict("Taken", {"from": list[Source], "underway": NotRequired[bool]})
 

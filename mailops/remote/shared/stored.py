@@ -1,7 +1,8 @@
 """What one mailops keeps and a later one reads: each stored form carries a number, and older ones are lifted.
 
-On machines: manifest, generation, journal, entry of the history, origins. On the laptop its notes: an old one counts
-for nothing, and is not missed for long. A form that changes gets the next FORMAT and a step in STEPS.
+On machines: manifest, generation, journal, entry of the history, origins, the certificates told of. On the laptop its
+notes: an old one counts for nothing, and is not missed for long. A form that changes gets the next FORMAT and a step
+in STEPS.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from .errors import AgentError
 if TYPE_CHECKING:
     from typing import Literal, overload
 
-    from .forms import Entry, Generation, Journal, Manifest, Origins
+    from .forms import Entry, Generation, Journal, Manifest, Origins, Served
 
 FORMAT = 1
 Stored = dict[str, object]
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     def lift(kind: Literal["entry"], stored: Entry) -> Entry: ...
     @overload
     def lift(kind: Literal["origins"], stored: Origins) -> Origins: ...
+    @overload
+    def lift(kind: Literal["certificates"], stored: Served) -> Served: ...
 
 
 def lift(kind: str, stored: Mapping[str, object]) -> Mapping[str, object]:
@@ -82,6 +85,10 @@ def _entry_0(stored: Stored) -> Stored:
     return stored
 
 
+def _certificates_0(stored: Stored) -> Stored:
+    return {"told": {}} | stored
+
+
 def _origins_0(stored: Stored) -> Stored:
     """The paths themselves, with nothing beside them."""
     return {"paths": stored}
@@ -94,4 +101,5 @@ STEPS: dict[str, tuple[Callable[[Stored], Stored], ...]] = {
     "journal": (_journal_0,),
     "entry": (_entry_0,),
     "origins": (_origins_0,),
+    "certificates": (_certificates_0,),
 }

@@ -89,7 +89,7 @@ def test_what_somebody_elses_lacks_is_told(item: dict[str, Any]) -> None:
     leaf = certificate.read(item["cert"])
     assert leaf
     assert leaf.names == ["*.example.test", "imap.example.org"]
-    assert [item["names"] for item in certificate.served([item])] == [leaf.names]
+    assert [item["names"] for item in certificate.shown([item])] == [leaf.names]
     assert certificate.look([item]) == []
     other = item | {"names": [NAME, "deep.mail.example.test", "imap.example.org"]}
     assert "*.example.test, imap.example.org, not deep.mail.example.test; next: put" in certificate.look([other])[0]

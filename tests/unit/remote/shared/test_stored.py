@@ -27,6 +27,7 @@ OLD = {
     "journal": {"number": 4, "paths": {}, "amend": False, "listed": False, "folders": []},
     "entry": {"when": 1.0, "who": "me"},
     "origins": {"/etc/mailname": None},
+    "certificates": {},
 }
 
 

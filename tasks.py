@@ -464,17 +464,18 @@ def dkim_rotate(c: Any, force: bool = False) -> None:
     keys.rotate(c, force)
 
 
-@task(name="up")
-def lab_up(c: Any) -> None:
+@task(name="up", help={"remove": "delete machines that are not as hosts.toml says, without asking"})
+def lab_up(c: Any, remove: bool = False) -> None:
     """Boot a replica of the site on this computer.
 
-    Throwaway Debian machines, with a DNS of their own and one machine that plays the outside world.
+    Debian machines with a DNS of their own, and one machine that plays the outside world. One that hosts.toml does not
+    have like this any more goes with the mail on it: it asks before that.
 
     Example: fab lab.up
     """
     from mailops.lab import commands
 
-    commands.up()
+    commands.up(remove)
 
 
 @task(name="down")

@@ -15,15 +15,29 @@ from mailops.site import reader
 KEPT = "MAILOPS_LAB,MAILOPS_LAB_DIR,MAILOPS_SITE"
 
 
-def up() -> None:
+def up(remove: bool = False) -> None:
+    """MailopsError (2) where mail would go with its machine, and neither `remove` nor a person says that it may."""
     _as_root()
     from mailops.lab import replica
 
     source = _source()
     reader.load(source)  # a site that is wrong is told of before a machine is made
-    hosts_file = replica.up(source, replica.default_name(), _say)
+    hosts_file = replica.up(source, replica.default_name(), _say, _silent if remove else _ask)
     status(as_json=False)
     print(f"\nThe replica's site file, for the tasks that follow:\n  export MAILOPS_SITE={hosts_file}")
+
+
+def _silent(_: list[str]) -> None: ...
+
+
+def _ask(names: list[str]) -> None:
+    """Of machines that the site does not have any more, or not like this."""
+    told = f"{', '.join(names)}: hosts.toml does not have it like this any more, and the mail on it would be deleted"
+    hint = "fab lab.up --remove deletes it; MAILOPS_LAB=NAME fab lab.up makes another lab beside this one"
+    if not sys.stdin.isatty():
+        raise MailopsError(told, hint, BAD_INPUT)
+    if input(f"{told}. Delete? [y/N] ").strip().lower() not in ("y", "yes"):
+        raise MailopsError("nothing was changed", hint)
 
 
 def down() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import subprocess
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from mailops.lab.zones import STRANGER_MX
 from mailops.site.reader import load
 
 DEFAULT_NAME = "lab"
+Agree = Callable[[list[str]], None]
 SUITES = {"bookworm": "12", "trixie": "13"}
 OUTSIDE_PLAN = Plan(OUTSIDE, "outside", "world", "root", STRANGER_MX)
 
@@ -28,11 +29,12 @@ def default_name() -> str:
     return os.environ.get("MAILOPS_LAB", DEFAULT_NAME)
 
 
-def up(site_file: Path, lab_name: str, say: Say) -> Path:
+def up(site_file: Path, lab_name: str, say: Say, agree: Agree = lambda _: None) -> Path:
     """Bring up a replica of the site in `site_file`; returns the replica's hosts.toml.
 
     Idempotent: what exists is kept, what is off is switched on, what is new is added, what the site
-    no longer has is removed. `say` gets a line for each thing that takes time.
+    no longer has is removed. `say` gets a line for each thing that takes time; `agree` the names of the site's machines
+    that would be removed with the mail that is on them, before anything is done, and raises where they must not be.
     """
     lab = Lab(lab_name)
     site = load(site_file)
@@ -40,6 +42,9 @@ def up(site_file: Path, lab_name: str, say: Say) -> Path:
     source = blueprint.with_whole_paths(site_file.read_text(), site_file.parent)
     host.require_root()
     with locked(f"lab-{lab.name}"):
+        differing = _what_differs(lab, plans)
+        if names := [there.name for there in differing if there.name != OUTSIDE]:
+            agree(names)
         with locked("computer"):
             host.prepare()
             layout.give_slot(lab)
@@ -48,7 +53,9 @@ def up(site_file: Path, lab_name: str, say: Say) -> Path:
             cache.start(roots[OUTSIDE_PLAN.image])
         make_identity(lab)
         passwords = _passwords(lab, blueprint.secret_names(source))
-        _remove_what_differs(lab, plans, say)
+        for there in differing:
+            say(f"removing {there.name}: the site does not have it, or not like this")
+            running.remove(there)
         _make_what_is_missing(lab, plans, roots, passwords, say)
         _write_hosts_file(lab, source)
         dns.refresh(lab)  # before the first machine asks
@@ -65,12 +72,9 @@ def _passwords(lab: Lab, names: Sequence[str]) -> dict[str, str]:
     return {name: (lab.secrets / name).read_text().strip() for name in names}
 
 
-def _remove_what_differs(lab: Lab, plans: Iterable[Plan], say: Say) -> None:
+def _what_differs(lab: Lab, plans: Iterable[Plan]) -> list[Machine]:
     wanted = {plan.name: plan for plan in plans}
-    for there in machines(lab):
-        if not _fits(there, wanted.get(there.name)):
-            say(f"removing {there.name}: the site does not have it, or not like this")
-            running.remove(there)
+    return [there for there in machines(lab) if not _fits(there, wanted.get(there.name))]
 
 
 def _fits(there: Machine, plan: Plan | None) -> bool:

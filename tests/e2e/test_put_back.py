@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -51,6 +54,18 @@ def test_a_house_is_put_back_whatever_a_failed_test_has_left(up: House) -> None:
     }
     up.arrives("user1@example.test", up.stranger_sends("user1@example.test"))
     assert snapshot(up, "mail").count("31000001") == 0
+
+
+def test_a_machine_of_another_release_is_not_deleted_unasked(
+    up: House, site: Callable[[Callable[[Any], None]], Path]
+) -> None:
+    def change(document: Any) -> None:
+        document["hosts"]["web"]["debian"] = 25 - up.release
+
+    since = up.run("web", "cat /proc/sys/kernel/random/boot_id; stat -c %W /etc/machine-id")
+    done = up.fab("lab.up", check=False, site=site(change))
+    assert (done.returncode, "mail on it would be deleted" in done.stderr) == (2, True)
+    assert up.run("web", "cat /proc/sys/kernel/random/boot_id; stat -c %W /etc/machine-id") == since
 
 
 def _attempt(laptop: Laptop) -> None:

@@ -27,6 +27,7 @@ from tests.unit.site.test_site import GOOD, HOST_KEY, WRONG
 PROJECT = Path(__file__).parents[3]
 FAB = str(Path(sys.executable).with_name("fab"))
 NAMES = sorted(tasks.namespace.task_names)
+HELP = {name: dict(tasks.namespace[name].help) for name in NAMES}
 
 
 def fab(*args: str, cwd: Path = PROJECT, **env: str) -> subprocess.CompletedProcess[str]:
@@ -41,6 +42,8 @@ def fab(*args: str, cwd: Path = PROJECT, **env: str) -> subprocess.CompletedProc
 def in_process(*args: str) -> int:
     """The same program and executor without the price of a process; returns the exit code."""
     program = Fab(namespace=tasks.namespace, executor_class=Executor, config_class=Config)
+    for name, texts in HELP.items():  # invoke takes a task's texts out of it as it reads them
+        tasks.namespace[name].help = dict(texts)
     try:
         program.run(["fab", *args])
     except SystemExit as end:

@@ -20,11 +20,13 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from email.message import EmailMessage
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from mailops.lab import replica
 from mailops.lab.layout import Lab
+from tests.e2e.nursery import Nursery
 from tests.e2e.pace import pace
 
 if TYPE_CHECKING:
@@ -82,6 +84,19 @@ mountpoint -q /vault && [ -e /vault/db/mail.sqlite ] && [ -e /vault/senders/tabl
 WORD = (0, 1, 5)
 
 
+@cache
+def _nursery() -> Nursery:
+    return Nursery()
+
+
+def _as_a_process(
+    words: list[str], env: dict[str, str], stdin: str, timeout: float
+) -> subprocess.CompletedProcess[str]:
+    """The command itself, in a session of its own: what is meant for the terminal is captured, too."""
+    more: dict[str, Any] = {"text": True, "capture_output": True, "start_new_session": True}
+    return subprocess.run(words, input=stdin, check=False, timeout=timeout, env=env, **more)
+
+
 class House:
     """One lab with its site. Everything a test does to it goes through here."""
 
@@ -90,6 +105,7 @@ class House:
         self.release = release
         self.folder = folder
         self.printed: list[str] = []  # all that mailops said since the lab was made, for the search for secrets
+        self.watched = False  # somebody looks at the process table
         self.bootstrap_watch: Watch  # who could have looked on while the machines were set up
         self.hosts_toml = folder / "hosts.toml"
         self.is_new = False
@@ -186,16 +202,8 @@ class House:
         env: dict[str, str] | None = None,
     ) -> subprocess.CompletedProcess[str]:
         """Run a task against the replica, without a terminal; both streams are captured."""
-        done = subprocess.run(
-            [*FAB, *args],
-            input=stdin,
-            text=True,
-            capture_output=True,
-            check=False,
-            timeout=600 * pace(),
-            env=self.env(site, env),
-            start_new_session=True,  # what is meant for the terminal is captured, too
-        )
+        start = _as_a_process if self.watched else _nursery().run
+        done = start([*FAB, *args], self.env(site, env), stdin, 600 * pace())
         self._keep(done.stdout, done.stderr)
         assert "Traceback" not in done.stderr, done.stderr
         if check and done.returncode not in (WORD if "status" in args else (0,)):

@@ -32,6 +32,7 @@ class Watch:
 
     def __enter__(self) -> Watch:
         self._thread.start()
+        self.house.watched = True
         self.prove()
         return self
 
@@ -42,6 +43,7 @@ class Watch:
             if error is None:
                 self.prove()
         finally:
+            self.house.watched = False
             self._over.set()
             self._thread.join()
 

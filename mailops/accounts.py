@@ -29,6 +29,7 @@ TASKS = {
 NEXT = re.compile(rf"\bmailcfg ({'|'.join(TASKS)})(?=\W|$)")
 
 if TYPE_CHECKING:
+    from mailops.remote.shared.calls import Mailcfg, MailcfgArgs
     from mailops.site.model import Secret, Site
     from mailops.ssh.machine import Machine
 
@@ -67,9 +68,9 @@ def whole(email: str) -> str:
 
 def mailcfg(machine: Machine, command: remote.Command, as_json: bool = False) -> None:
     """Have `machine` do `command`, and print what it says, as a table or as JSON."""
-    args = {"argv": [command.name, *command.words]}
+    args: MailcfgArgs = {"argv": [command.name, *command.words]}
     # The machine asks only when a password is really needed, and all else is right.
-    answer = machine.call("mailcfg", args, {"hash": ask_hash})
+    answer: Mailcfg = machine.call("mailcfg", args, {"hash": ask_hash})
     answer["lines"] = [*command.notes, *map(_here, answer["lines"])]
     answer["hint"] = _here(answer["hint"])
     if as_json:

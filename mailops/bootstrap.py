@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from mailops import cache, fleet, secrets
 from mailops.errors import BAD_INPUT, DIFFERENT, DISTRUSTED, MailopsError
@@ -18,6 +18,10 @@ from mailops.roles import MADE, is_central, runs
 from mailops.services.compose import manifest_for
 from mailops.site.model import Host, Site
 from mailops.ssh.machine import Answers, BareMachine, Listener, Machine
+
+if TYPE_CHECKING:
+    from mailops.remote.shared.calls import Changed, ConvergeArgs, Edit, Facts, Plan, PlanArgs, Served
+    from mailops.remote.shared.forms import Manifest as Wanted
 
 
 @dataclass
@@ -44,19 +48,19 @@ class Rendering:
             "edited": self.show_edits,
         }
 
-    def guess(self) -> dict[str, Any]:
+    def guess(self) -> tuple[Facts, Wanted] | tuple[None, None]:
         """The facts that the machine told last time, and the manifest for them: more often than not they still hold."""
         facts = cache.facts(self.site, self.host)
         if facts is None or self._asks_a_person():
-            return {"facts": None, "manifest": None}
-        return {"facts": facts, "manifest": self.render(facts)}
+            return None, None
+        return facts, self.render(facts)
 
-    def tell(self, facts: dict[str, Any]) -> dict[str, Any]:
+    def tell(self, facts: Facts) -> Wanted:
         """The manifest for the facts that the machine has just told."""
         cache.remember_facts(self.site, self.host, facts)
         return self.render(facts)
 
-    def render(self, facts: dict[str, Any]) -> dict[str, Any]:
+    def render(self, facts: Facts) -> Wanted:
         if runs(self.host.role, "nullclient"):
             facts = facts | {"mailhost_certificate": self._certificate() or facts["mailhost_certificate"]}
         self.manifest = manifest_for(self.site, self.host, facts, secrets.resolve)
@@ -82,7 +86,7 @@ class Rendering:
 
         return revision.of(self.site.path)
 
-    def show_edits(self, entries: list[dict[str, Any]]) -> None:
+    def show_edits(self, entries: list[Edit]) -> None:
         from mailops.screen import diffs
 
         diffs.show_edits(self.host.name, self.listener, entries)
@@ -105,7 +109,8 @@ class Rendering:
             return ""
         try:
             with Machine(self.site, mailhost, self.listener, self.config) as machine:
-                return str(machine.call("certificate", {})["certificate"])
+                served: Served = machine.call("certificate", {})
+                return served["certificate"]
         except MailopsError as error:
             self.listener.say(f"the mailhost's certificate could not be read: {error.message}")
             return error
@@ -124,7 +129,7 @@ def bootstrap(c: Any, overwrite: bool = False, as_json: bool = False) -> None:
     relays: list[str] = []  # null clients that are new, or otherwise than they were, or that it has not heard of yet
     knows = False  # the mailhost, of all null clients
 
-    def work(machine: Machine) -> dict[str, Any]:
+    def work(machine: Machine) -> Changed:
         nonlocal knows
         result = _apply(c, machine, "bootstrap", overwrite)
         if is_central(machine.host.role):
@@ -146,7 +151,7 @@ def _say_notes() -> None:
         print(line, file=sys.stderr)
 
 
-def _is_news(machine: Machine, result: dict[str, Any]) -> bool:
+def _is_news(machine: Machine, result: Changed) -> bool:
     """Whether the mailhost may have to be told of a null client; what has failed before is tried again."""
     if "files" in result["changes"] or result.get("unknown"):
         return True
@@ -269,14 +274,15 @@ def show_recovery_key(name: str, key: str) -> bool:
     return True
 
 
-def _apply(c: Any, machine: Machine, task: str, overwrite: bool = False) -> dict[str, Any]:
+def _apply(c: Any, machine: Machine, task: Literal["bootstrap", "push"], overwrite: bool = False) -> Changed:
     started = time.monotonic()
     rendering = Rendering(machine.site, machine.host, machine.listener, c.config)
 
-    def args() -> dict[str, Any]:
-        return {"task": task, "who": fleet.who(), "overwrite": overwrite, **rendering.guess()}
+    def args() -> ConvergeArgs:
+        facts, wanted = rendering.guess()
+        return {"task": task, "who": fleet.who(), "overwrite": overwrite, "facts": facts, "manifest": wanted}
 
-    result = machine.call("converge", args, rendering.answers(), install_python=task == "bootstrap")
+    result: Changed = machine.call("converge", args, rendering.answers(), install_python=task == "bootstrap")
     if is_central(machine.host.role):
         cache.remember_untold(machine.site, machine.host, [])
     result["seconds"] = round(time.monotonic() - started, 1)
@@ -284,7 +290,7 @@ def _apply(c: Any, machine: Machine, task: str, overwrite: bool = False) -> dict
     return result
 
 
-def summary(result: dict[str, Any]) -> str:
+def summary(result: Changed) -> str:
     """What a run did, in a line: how much, which generation of the files is active now, and how long it took (s)."""
     count = sum(len(lines) for lines in result["changes"].values())
     changed = f"{count} changes" if count > 1 else "1 change" if count else "nothing changed"
@@ -300,16 +306,18 @@ def _plan(c: Any, machine: Machine) -> dict[str, Any]:
 
     rendering = Rendering(machine.site, machine.host, machine.listener, c.config)
 
-    def args() -> dict[str, Any]:
-        return {"task": "plan", "who": fleet.who(), **rendering.guess()}
+    def args() -> PlanArgs:
+        facts, wanted = rendering.guess()
+        return {"task": "plan", "who": fleet.who(), "facts": facts, "manifest": wanted}
 
     try:
-        result = machine.call("converge", args, rendering.answers())
+        found: Plan = machine.call("converge", args, rendering.answers())
     except BareMachine as bare:
         return _plan_of_bare(rendering, bare)
+    result: dict[str, Any] = {**found}
     files = diffs.all_shown(result.pop("files"), ("now", "planned"))
     result["diffs"] = {file["path"]: file["diff"] for file in files if file["diff"] and file["state"] != "new"}
-    result["edited"] = diffs.edits(result["edited"])
+    result["edited"] = diffs.edits(found["edited"])
     return result
 
 

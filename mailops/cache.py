@@ -11,12 +11,14 @@ import hashlib
 import json
 import os
 import stat
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mailops.remote.shared.stored import FORMAT, numbered
 
 if TYPE_CHECKING:
+    from mailops.remote.shared.calls import Facts
     from mailops.site.model import Host, Site
 
 
@@ -34,18 +36,18 @@ def folder(name: str) -> Path | None:
     return ours / name
 
 
-def facts(site: Site, host: Host) -> dict[str, Any] | None:
+def facts(site: Site, host: Host) -> Facts | None:
     """What the machine said of itself last time; None where that is nothing that it could have said."""
     from mailops.ssh import protocol, shapes
 
     try:
-        known: dict[str, Any] = protocol.FACTS(recall("facts", _machine(site, host)))
+        known: Facts = protocol.FACTS(recall("facts", _machine(site, host)))
     except shapes.Odd:
         return None
     return known
 
 
-def remember_facts(site: Site, host: Host, facts: dict[str, Any]) -> None:
+def remember_facts(site: Site, host: Host, facts: Facts) -> None:
     keep("facts", _machine(site, host), facts)
 
 
@@ -70,7 +72,7 @@ def recall(kind: str, name: str) -> dict[str, Any] | None:
     return known if isinstance(known, dict) and known.pop("format", 0) == FORMAT else None
 
 
-def keep(kind: str, name: str, note: dict[str, Any]) -> None:
+def keep(kind: str, name: str, note: Mapping[str, Any]) -> None:
     """Keep a note for `recall`, where there is a place for it."""
     if place := folder(kind):
         with contextlib.suppress(OSError):

@@ -6,12 +6,12 @@ import getpass
 import json
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import redirect_stdout
 from functools import cache
 from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from mailops import secrets
 from mailops.errors import BAD_INPUT, DISTRUSTED, MailopsError
@@ -22,8 +22,7 @@ from mailops.site.model import Host, Site
 from mailops.ssh import machine as machines
 from mailops.ssh.machine import Machine
 
-Work = Callable[[Machine], dict[str, Any]]
-Show = Callable[[str, dict[str, Any]], None]
+Result = TypeVar("Result", bound=Mapping[str, Any])
 
 
 def load() -> Site:
@@ -78,25 +77,31 @@ def machine(c: Any, site: Site, host: Host, quiet: bool = False) -> Machine:
     return Machine(site, host, Report(host.name, sys.stderr if quiet else sys.stdout), c.config)
 
 
-def each(c: Any, roles: tuple[str, ...], work: Work, as_json: bool = False, show: Show | None = None) -> None:
+def each(
+    c: Any,
+    roles: tuple[str, ...],
+    work: Callable[[Machine], Result],
+    as_json: bool = False,
+    show: Callable[[str, Result], None] | None = None,
+) -> None:
     """Do `work` on each selected machine; one that fails does not keep the others waiting.
 
     A result is shown as soon as it is there or, with `as_json`, printed at the end with all the others.
     Raises MailopsError at the end, with the code of the first failure; but with 6 where a machine may be compromised.
     """
     site = load()
-    results: dict[str, dict[str, Any]] = {}
+    results: dict[str, Mapping[str, Any]] = {}
     failures: list[MailopsError] = []
     hosts = select(c, site, roles)
     for host in hosts:
         try:
             with machine(c, site, host, quiet=as_json) as target:
-                results[host.name] = work(target)
+                results[host.name] = result = work(target)
             if show and not as_json:
                 with redirect_stdout(StringIO()) as shown:
-                    show(host.name, results[host.name])
+                    show(host.name, result)
                 print(secrets.mask(shown.getvalue()), end="", flush=True)
-            if unwell := ailing(host.name, results[host.name]):
+            if unwell := ailing(host.name, result):
                 raise Unwell(unwell)
         except Unwell as error:  # what it did is done, and stays told
             failures.append(error)
@@ -121,7 +126,7 @@ class Unwell(MailopsError):
     """A run was done, and leaves a machine on which mail does not work as it should."""
 
 
-def ailing(name: str, result: dict[str, Any]) -> str:
+def ailing(name: str, result: Mapping[str, Any]) -> str:
     """What a run has found wrong on a machine when all was done; "" for nothing."""
     found = [f"✗ {what}: {told(name, said)}" for what, said in result.get("unwell", {}).items()]
     return "\n  ".join([f"{name}: the run is done, and mail is not well:", *found]) if found else ""

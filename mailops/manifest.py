@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from mailops.remote.shared.stored import numbered
+
+if TYPE_CHECKING:
+    from mailops.remote.shared import forms
 
 
 class User(NamedTuple):
@@ -149,13 +152,13 @@ class Manifest(NamedTuple):
     services: tuple[Unit, ...] = ()
     probes: tuple[Probe, ...] = ()
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> forms.Manifest:
         """The manifest as plain JSON types; file contents stay behind, their SHA-256 goes."""
-        data: dict[str, Any] = numbered(_plain(self))
+        data: dict[str, Any] = _plain(self)
         for file, plain in zip(self.files, data["files"], strict=True):
             del plain["content"]
             plain["sha256"] = file.digest
-        return data
+        return cast("forms.Manifest", numbered(data))
 
 
 def _plain(value: Any) -> Any:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mailops import bootstrap, fleet
 from mailops.roles import having
 from mailops.ssh.machine import Machine
 
+if TYPE_CHECKING:
+    from mailops.remote.shared.calls import Changed
+
 
 def unlock(c: Any) -> None:
     """Open the vault, start mail, and return when SMTP and IMAP really answer."""
 
-    def work(machine: Machine) -> dict[str, Any]:
+    def work(machine: Machine) -> Changed:
         answers = {"passphrase": lambda _: bootstrap.passphrase(machine.site, machine.listener, new=False)}
-        result = machine.call("unlock", {"who": fleet.who()}, answers)
+        result: Changed = machine.call("unlock", {"who": fleet.who()}, answers)
         if not result.get("unwell"):
             machine.listener.say("the mail system is up" if result["changed"] else "the mail system was up already")
         return result
@@ -25,8 +28,8 @@ def unlock(c: Any) -> None:
 def lock(c: Any) -> None:
     """Stop mail and close the vault."""
 
-    def work(machine: Machine) -> dict[str, Any]:
-        result = machine.call("lock", {"who": fleet.who()})
+    def work(machine: Machine) -> Changed:
+        result: Changed = machine.call("lock", {"who": fleet.who()})
         machine.listener.say("the vault is locked" if result["changed"] else "the vault was locked already")
         return result
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mailops import fleet
 from mailops.errors import DIFFERENT, MailopsError
@@ -10,21 +10,24 @@ from mailops.roles import MADE
 from mailops.screen import diffs
 from mailops.ssh.machine import Machine
 
+if TYPE_CHECKING:
+    from mailops.remote.shared.calls import Drift
+
 
 def show(c: Any, as_json: bool = False) -> None:
     """List the hand-edited, missing and chmod-ed files of each machine; MailopsError (3) when there are any.
 
     All machines are looked at first. One that cannot be asked counts for more: its code is the one that is raised.
     """
-    found: list[diffs.Entry] = []
+    found: list[diffs.Shown] = []
     where: list[str] = []
 
     def look(machine: Machine) -> dict[str, Any]:
-        result = machine.call("drift", {})
-        result["files"] = diffs.edits(result["files"])
-        found.extend(result["files"])
-        where.extend([machine.host.name] * bool(result["files"]))
-        return result
+        result: Drift = machine.call("drift", {})
+        files = diffs.edits(result["files"])
+        found.extend(files)
+        where.extend([machine.host.name] * bool(files))
+        return {**result, "files": files}
 
     fleet.each(c, MADE, look, as_json, _print)
     if found:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mailops import bootstrap, fleet
 from mailops.cli import words
@@ -12,6 +12,9 @@ from mailops.errors import BAD_INPUT, MailopsError
 from mailops.roles import MADE
 from mailops.screen import diffs, tables
 from mailops.ssh.machine import Answers, Machine
+
+if TYPE_CHECKING:
+    from mailops.remote.shared.calls import Changed, Diff, Generations, Past, RollbackArgs
 
 AFTERWARDS = (
     "generation {number} is active again; {packages}, system users, accounts and keys stayed as they are",
@@ -57,12 +60,12 @@ def _need_one(c: Any, task: str, word: str | None, why: str) -> None:
         raise MailopsError(f"{why}, and this means {len(hosts)}", f"name it: {command}", BAD_INPUT)
 
 
-def _rollback(machine: Machine, to: int | None, overwrite: bool) -> dict[str, Any]:
-    args = {"who": fleet.who(), "to": to, "overwrite": overwrite}
+def _rollback(machine: Machine, to: int | None, overwrite: bool) -> Changed:
+    args: RollbackArgs = {"who": fleet.who(), "to": to, "overwrite": overwrite}
     started = time.monotonic()
     answers: Answers = {"edited": partial(diffs.show_edits, machine.host.name, machine.listener)}
-    result = machine.call("rollback", args, answers)
-    result["seconds"] = round(time.monotonic() - started, 1)
+    done: Changed = machine.call("rollback", args, answers)
+    result = done | {"seconds": round(time.monotonic() - started, 1)}
     names = {"number": result["generation"], "name": machine.host.name}
     names |= {"packages": "other packages" if "sources" in result["changes"] else "packages"}
     afterwards = (line.format(**names) for line in AFTERWARDS)
@@ -72,12 +75,12 @@ def _rollback(machine: Machine, to: int | None, overwrite: bool) -> dict[str, An
 
 
 def _diff(machine: Machine, since: int | None) -> dict[str, Any]:
-    result = machine.call("diff", {"since": since})
+    result: Diff = machine.call("diff", {"since": since})
     labels = (f"generation {result['from']}", f"generation {result['to']}")
-    return result | {"files": diffs.all_shown(result["files"], labels)}
+    return {**result, "files": diffs.all_shown(result["files"], labels)}
 
 
-def _print_generations(name: str, result: dict[str, Any]) -> None:
+def _print_generations(name: str, result: Generations) -> None:
     if not result["generations"]:
         print(f"{name}  no generation yet")
         return
@@ -85,7 +88,7 @@ def _print_generations(name: str, result: dict[str, Any]) -> None:
     tables.show([_row(each, result["active"]) for each in result["generations"]])
 
 
-def _row(generation: dict[str, Any], active: int) -> dict[str, Any]:
+def _row(generation: Past, active: int) -> dict[str, Any]:
     number = generation["number"]
     return {
         "number": number,

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mailops import fleet
 from mailops.cli import words
 from mailops.roles import MADE
 from mailops.screen import tables
 from mailops.ssh import protocol
+
+if TYPE_CHECKING:
+    from mailops.remote.shared.calls import History
+    from mailops.remote.shared.forms import Entry
 
 
 def show(c: Any, count: str, as_json: bool = False) -> None:
@@ -17,7 +21,7 @@ def show(c: Any, count: str, as_json: bool = False) -> None:
     fleet.each(c, MADE, lambda machine: machine.call("history", {"count": number}), as_json, _print)
 
 
-def _print(name: str, result: dict[str, Any]) -> None:
+def _print(name: str, result: History) -> None:
     if not result["entries"]:
         print(f"{name}  no run is recorded yet")
         return
@@ -25,7 +29,7 @@ def _print(name: str, result: dict[str, Any]) -> None:
     tables.show([_row(entry) for entry in result["entries"]])
 
 
-def _row(entry: dict[str, Any]) -> dict[str, Any]:
+def _row(entry: Entry) -> dict[str, Any]:
     return {
         "when": tables.when(entry["when"]),
         "who": entry["who"],
@@ -38,7 +42,7 @@ def _row(entry: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _changed(entry: dict[str, Any]) -> str:
+def _changed(entry: Entry) -> str:
     """The rooms with what changed in them, and why a run did not do what it should."""
     rooms = [_named(room, _amount(lines)) for room, lines in entry["changed"].items()]
     return "; ".join([*rooms, *([entry["why"]] if entry.get("why") else [])])

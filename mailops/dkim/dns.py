@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import dns.exception
 import dns.flags
@@ -21,6 +22,9 @@ from mailops import printable
 from mailops.remote.shared.records import record_name
 from mailops.site.model import Site
 
+if TYPE_CHECKING:
+    from mailops.remote.shared.calls import Key
+
 PORT = 53
 UDP_TRIES = (2.0, 3.0)  # seconds
 TCP_TRY = 5.0  # seconds
@@ -28,8 +32,6 @@ LOOKUP = 15.0  # seconds for the resolver to find a domain's name servers
 PAYLOAD = 1232  # bytes over UDP that no path fragments (DNS flag day 2020)
 HOPS = 4  # a record may be an alias (CNAME) for one in another zone
 WORKERS = 16
-
-Key = dict[str, str]
 
 
 @dataclass(frozen=True)

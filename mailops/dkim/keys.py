@@ -16,9 +16,9 @@ from mailops.site import edit, reader
 from mailops.site.model import Site
 
 if TYPE_CHECKING:
+    from mailops.remote.shared.calls import Key, Keys
     from mailops.ssh.machine import Machine
 
-Key = dict[str, str]  # domain, selector, name, value, path; see mailops.remote.dkim.call
 YEAR_MONTH = re.compile(r"\d{4}(0[1-9]|1[0-2])")
 
 
@@ -57,13 +57,14 @@ def records(c: Any) -> list[Key]:
     from mailops import fleet
 
     with fleet.mailhost(c, fleet.load()) as machine:
-        keys: list[Key] = machine.call("dkim", {})["keys"]
-    return keys
+        found: Keys = machine.call("dkim", {})
+    return found["keys"]
 
 
 def show(machine: Machine, as_json: bool = False) -> None:
     """Print the keys of `machine`, what each is for, and the records of those in use or about to be."""
-    keys = [key | {"state": _state(machine.site, key)} for key in machine.call("dkim", {})["keys"]]
+    found: Keys = machine.call("dkim", {})
+    keys = [{**key, "state": _state(machine.site, key)} for key in found["keys"]]
     if as_json:
         print(json.dumps(keys, indent=2))
         return
@@ -73,7 +74,7 @@ def show(machine: Machine, as_json: bool = False) -> None:
     columns = ("domain", "selector", "state", "path")
     for line in table([{column: key[column] for column in columns} for key in keys]):
         print(line)
-    _print_records([key for key in keys if key["state"] in ("signs now", "next")])
+    _print_records([key for key in found["keys"] if _state(machine.site, key) in ("signs now", "next")])
 
 
 def next_selector(site: Site, wanted: str | None, today: datetime.date) -> tuple[str, str]:
@@ -103,7 +104,7 @@ def next_selector(site: Site, wanted: str | None, today: datetime.date) -> tuple
 def prepare_on(machine: Machine, selector: str, why: str) -> None:
     """Make the keys of `selector` on `machine`, then write it into hosts.toml, and show what to publish."""
     site = machine.site
-    answer = machine.call("dkim", {"make": selector})
+    answer: Keys = machine.call("dkim", {"make": selector})
     if site.dkim_selector_next != selector:
         edit.set_value(site.path, ("dkim_selector_next",), selector)
     print(f"the next selector is {selector}, {why}; {site.path.name} has it as dkim_selector_next")
@@ -123,7 +124,8 @@ def rotate_on(machine: Machine, push: Callable[[Site], object], force: bool = Fa
 
     site = machine.site
     old, new = site.dkim_selector, _need_next(site)
-    keys = _of(site, new, machine.call("dkim", {})["keys"])
+    found: Keys = machine.call("dkim", {})
+    keys = _of(site, new, found["keys"])
     absent = sorted(set(site.mail_domains) - {key["domain"] for key in keys})
     if absent:
         hint = f"fab bootstrap, then: fab dkim.prepare --selector {new}"

@@ -28,7 +28,7 @@ from .system.shell import write_atomic
 from .vault import conf, owners
 
 if TYPE_CHECKING:
-    from .shared.calls import Changed, ConvergeArgs, Edit, Link, Plan
+    from .shared.calls import Changed, ConvergeArgs, Edit, Link, Plan, PlanArgs
     from .shared.forms import Generation, Manifest
 
 UNPACKED = f"{machine.STATE}/unpacked.json"
@@ -36,7 +36,7 @@ UNPACKED = f"{machine.STATE}/unpacked.json"
 FIRST = (f"{services.UNIT_FILES}/", "/usr/lib/mailops/")
 
 
-def call(args: ConvergeArgs, link: Link) -> Changed | Plan:
+def call(args: ConvergeArgs | PlanArgs, link: Link) -> Changed | Plan:
     """The agent call behind `plan`, `bootstrap` and `push`.
 
     args: task ("plan", "bootstrap" or "push"), who (for the lock and the history), overwrite (hand edits), and
@@ -56,7 +56,7 @@ def call(args: ConvergeArgs, link: Link) -> Changed | Plan:
     return run.result() | {"locked": not run.opened, "unknown": relay.is_unknown(run.wanted)}
 
 
-def _manifest(args: ConvergeArgs, link: Link) -> Manifest:
+def _manifest(args: ConvergeArgs | PlanArgs, link: Link) -> Manifest:
     """The laptop's guess, if it was made from the facts as they are; else one made for them."""
     facts = machine.facts()
     guess = args.get("manifest")

@@ -12,11 +12,26 @@ import difflib
 import math
 import re
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from mailops import printable, secrets
 
-Entry = dict[str, Any]
+if TYPE_CHECKING:
+    from typing import TypedDict
+
+    from mailops.remote.shared.calls import Edit
+
+    class Shown(TypedDict):
+        """An entry as it may be printed: a diff, with the secrets masked, in the place of the contents."""
+
+        path: str
+        state: str
+        secret: bool
+        was: str
+        now: str
+        diff: str  # "" for none
+
+
 EDIT = ("as mailops wrote it", "now")  # the two times of a hand edit
 NULL = "/dev/null"  # as diff(1) and git name a file that is not there
 MOST_LINES = 5000  # of a file that is compared; to find what differs takes the square of the time
@@ -39,24 +54,25 @@ def unified(path: str, before: bytes | None, after: bytes | None, labels: tuple[
     return printable.lines(secrets.mask("".join(map(_ended, lines))))
 
 
-def all_shown(entries: list[Entry], labels: tuple[str, str]) -> list[Entry]:
+def all_shown(entries: list[Edit], labels: tuple[str, str]) -> list[Shown]:
     """As `shown`, as far as the work goes: a machine that was taken over can make it hours."""
-    done: list[Entry] = []
+    done: list[Shown] = []
     work = 0
     for entry in entries:
-        work += math.prod(1 + (_bytes(entry[side]) or b"").count(b"\n") for side in ("before", "after"))
+        sides = (entry["before"], entry["after"])
+        work += math.prod(1 + (_bytes(side) or b"").count(b"\n") for side in sides)
         done.append(shown(entry, labels, compared=work <= MOST_WORK))
     return done
 
 
-def shown(entry: Entry, labels: tuple[str, str], compared: bool = True) -> Entry:
+def shown(entry: Edit, labels: tuple[str, str], compared: bool = True) -> Shown:
     """The entry as it may be printed, JSON included: a masked diff in place of the contents."""
     plain = {key: value for key, value in entry.items() if key not in ("before", "after")}
     plain["diff"] = _diff(entry, labels) if compared else f"{entry['path']}: (too much differs, not compared)\n"
-    return plain
+    return cast("Shown", plain)
 
 
-def line(entry: Entry) -> str:
+def line(entry: Shown) -> str:
     """One line of an entry: its state, its path, and what a diff does not tell."""
     text = f"{entry['state']:<8} {entry['path']}"
     if entry["was"] != entry["now"] and entry["state"] not in ("new", "removed", "missing"):
@@ -66,24 +82,24 @@ def line(entry: Entry) -> str:
     return text
 
 
-def edits(entries: list[Entry]) -> list[Entry]:
+def edits(entries: list[Edit]) -> list[Shown]:
     """Hand edits, as the agent's `drift` tells of them, as they may be printed."""
     return all_shown(entries, EDIT)
 
 
-def text(name: str, shown_entries: list[Entry]) -> str:
+def text(name: str, shown_entries: list[Shown]) -> str:
     """Entries for a person: a line for each, with the machine's name, then the diffs."""
     lines = "".join(f"{name}  {line(entry)}\n" for entry in shown_entries)
     return lines + "".join(f"\n{entry['diff']}" for entry in shown_entries if entry["diff"])
 
 
-def show_edits(name: str, listener: Any, entries: list[Entry]) -> None:
+def show_edits(name: str, listener: Any, entries: list[Edit]) -> None:
     """The answer to the agent's "edited": show a person what stands in a run's way, beside its progress."""
     listener.say("somebody has changed files on this machine:")
     print(text(name, edits(entries)), file=getattr(listener, "stream", sys.stderr), flush=True)
 
 
-def _diff(entry: Entry, labels: tuple[str, str]) -> str:
+def _diff(entry: Edit, labels: tuple[str, str]) -> str:
     """Empty where there is nothing to compare: a secret, a link, or a file that somebody has deleted by hand."""
     before, after = _bytes(entry["before"]), _bytes(entry["after"])
     known = (before is not None or entry["state"] == "new") and (after is not None or entry["state"] == "removed")

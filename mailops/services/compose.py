@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING
 
 from mailops.errors import BAD_INPUT, MailopsError
 from mailops.manifest import Directory, File, Manifest
@@ -15,8 +15,11 @@ from mailops.services.names import names
 from mailops.services.service import LOCAL, PLAIN, At, Service
 from mailops.site.model import Host, Secret, Site
 
+if TYPE_CHECKING:
+    from mailops.remote.shared.calls import Facts
 
-def manifest_for(site: Site, host: Host, facts: Mapping[str, Any], secrets: Callable[[Secret], str]) -> Manifest:
+
+def manifest_for(site: Site, host: Host, facts: Facts, secrets: Callable[[Secret], str]) -> Manifest:
     """What `host` should be: the same site, host and facts give the same bytes.
 
     `facts` is what the machine says of itself: "release" (12 or 13, of Debian) and, for a mailnull machine,

@@ -6,10 +6,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mailops import manifest
 from mailops.site.model import Host, Secret, Site
+
+if TYPE_CHECKING:
+    from mailops.remote.shared.calls import Facts
 
 # Where the administrator's own additions are, in files that mailops never writes.
 LOCAL = "/etc/mailops/local"
@@ -35,13 +38,13 @@ class At(NamedTuple):
 
     site: Site  # as `host` sees it
     host: Host
-    facts: Mapping[str, Any]  # what the machine says of itself
+    facts: Facts  # what the machine says of itself
     secret: Callable[[Secret], str]  # gives a password for its reference
 
     @property
     def release(self) -> int:
         """12 or 13, of Debian."""
-        return int(self.facts["release"])
+        return self.facts["release"]
 
 
 class Service(NamedTuple):

@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import fabric
 import paramiko
@@ -21,6 +21,11 @@ from mailops.ssh.connection import PinnedConnection, reason
 from mailops.ssh.questions import Questions
 from mailops.ssh.shapes import Odd
 
+if TYPE_CHECKING:
+    from typing import Literal, overload
+
+    from mailops.remote.shared import calls
+
 SILENCE = 60.0  # seconds; the agent says something at least every ten
 SUDO_PATIENCE = 20.0  # seconds for sudo to take or refuse a password
 SLOWEST = 1 << 10  # bytes per second that a machine takes, or it is given up
@@ -31,7 +36,7 @@ ASK_FIRST = ("unlock", "mailcfg", "queue.rm")  # calls that change nothing befor
 WITHHELD = {"withheld": True}  # in place of an answer, as in mailops/remote/link.py
 
 Answers = dict[str, Callable[[Any], Any]]
-Args = dict[str, Any] | Callable[[], dict[str, Any]]
+Args = Mapping[str, Any] | Callable[[], Mapping[str, Any]]
 
 
 class Listener(Protocol):
@@ -64,9 +69,50 @@ class Machine:
     def __exit__(self, *exc: object) -> None:
         self.connection.close()
 
+    if TYPE_CHECKING:  # the forms of each call
+
+        @overload
+        def call(
+            self, name: Literal["converge"], args: Callable[[], calls.PlanArgs], answers: Answers
+        ) -> calls.Plan: ...
+        @overload
+        def call(
+            self,
+            name: Literal["converge"],
+            args: Callable[[], calls.ConvergeArgs],
+            answers: Answers,
+            install_python: bool,
+        ) -> calls.Changed: ...
+        @overload
+        def call(self, name: Literal["rollback"], args: calls.RollbackArgs, answers: Answers) -> calls.Changed: ...
+        @overload
+        def call(self, name: Literal["unlock"], args: calls.RunArgs, answers: Answers) -> calls.Changed: ...
+        @overload
+        def call(self, name: Literal["lock"], args: calls.RunArgs) -> calls.Changed: ...
+        @overload
+        def call(self, name: Literal["generations"], args: calls.Nothing) -> calls.Generations: ...
+        @overload
+        def call(self, name: Literal["diff"], args: calls.DiffArgs) -> calls.Diff: ...
+        @overload
+        def call(self, name: Literal["drift"], args: calls.Nothing) -> calls.Drift: ...
+        @overload
+        def call(self, name: Literal["history"], args: calls.HistoryArgs) -> calls.History: ...
+        @overload
+        def call(self, name: Literal["status"], args: calls.Nothing) -> calls.Status | calls.NotSetUp: ...
+        @overload
+        def call(self, name: Literal["certificate"], args: calls.Nothing) -> calls.Served: ...
+        @overload
+        def call(self, name: Literal["mailcfg"], args: calls.MailcfgArgs, answers: Answers) -> calls.Mailcfg: ...
+        @overload
+        def call(self, name: Literal["dkim"], args: calls.DkimArgs) -> calls.Keys: ...
+        @overload
+        def call(self, name: Literal["tunnel"], args: calls.TunnelArgs) -> calls.Console: ...
+        @overload
+        def call(self, name: str, args: dict[str, Any], answers: Answers | None = None) -> dict[str, Any]: ...
+
     def call(
         self, name: str, args: Args, answers: Answers | None = None, install_python: bool = False
-    ) -> dict[str, Any]:
+    ) -> Mapping[str, Any]:
         """Run the agent call `name`; its questions are answered by `answers`, its events go to the listener.
 
         `args` may be a function that makes them, which works while the login is under way.
@@ -102,7 +148,7 @@ class Machine:
         transport: paramiko.Transport = self.connection.transport
         return transport
 
-    def _ask(self, name: str, args: Callable[[], dict[str, Any]], install_python: bool) -> paramiko.Channel:
+    def _ask(self, name: str, args: Callable[[], Mapping[str, Any]], install_python: bool) -> paramiko.Channel:
         """Start the agent and send it its call; the login may not have been answered yet."""
         self.connection.begin_login()
         password = self._sudo_password()
@@ -147,7 +193,7 @@ class Machine:
         raise unanswered or self._ended(channel)
 
     def _answer(
-        self, channel: paramiko.Channel, event: dict[str, Any], questions: Questions, answers: Answers
+        self, channel: paramiko.Channel, event: calls.Ask, questions: Questions, answers: Answers
     ) -> MailopsError | None:
         """Answer a question of the machine, or tell it that there is no answer, and return why."""
         what, why = event["what"], None

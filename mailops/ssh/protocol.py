@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mailops import printable
 from mailops.remote.shared.errors import BAD_INPUT, FAILED, OF_MACHINES
@@ -31,6 +31,9 @@ from mailops.ssh.shapes import (
     record,
     table,
 )
+
+if TYPE_CHECKING:
+    from mailops.remote.shared.calls import Event
 
 CHUNK = 1 << 16
 # Bytes of a line: the result of a large site is some megabytes, an edit in the way of a run may be one.
@@ -204,7 +207,7 @@ def result(task: str, data: Any) -> dict[str, Any]:
 # --- Events
 
 
-def events(channel: Any, task: str) -> Iterator[dict[str, Any]]:
+def events(channel: Any, task: str) -> Iterator[Event]:
     """Each event that comes over `channel` in a call of `task`, as it may be used, until the other side ends.
 
     Raises Odd for what is no event and for too much of everything, TimeoutError when nothing happens.
@@ -258,7 +261,7 @@ def _bound(text: bytearray) -> None:
         raise Odd("sent a line without end")
 
 
-def _event(text: bytes) -> dict[str, Any] | None:
+def _event(text: bytes) -> Event | None:
     """None for what is not meant for us: a login banner, a shell profile that prints."""
     try:
         value = DECODER.decode(text.decode())
@@ -274,7 +277,7 @@ def _event(text: bytes) -> dict[str, Any] | None:
     if not isinstance(kind, str) or kind not in EVENT:
         raise Odd("sent an event that nobody knows")
     try:
-        event: dict[str, Any] = EVENT[kind](value)
+        event: Event = EVENT[kind](value)
     except Odd as odd:
         raise Odd(f"sent an event {kind!r} that cannot be right ({_of(odd)})") from None
     return event

@@ -7,12 +7,16 @@ listed with is refused, and ends the call.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from mailops import printable
 from mailops.roles import ROLES
 from mailops.ssh import protocol
 from mailops.ssh.shapes import Odd, Shape, flag, line, listing, matching, number, real, record
+
+if TYPE_CHECKING:
+    from mailops.remote.shared.forms import Manifest
 
 FILES = ("manifest", "files")  # also of a plan, which has the daemons check what it would write
 RUN = (*FILES, "revision", "edited")
@@ -50,7 +54,7 @@ QUESTIONS: dict[str, tuple[str, Shape]] = {
 class Questions:
     """The questions of one call. `args` is what the call has sent; `task` its name, or its task where it has one."""
 
-    def __init__(self, role: str, task: str, args: dict[str, Any]) -> None:
+    def __init__(self, role: str, task: str, args: Mapping[str, Any]) -> None:
         self.task = task
         self._allowed = _allowed(task, role)
         self._asked: set[str] = set()
@@ -83,12 +87,12 @@ class Questions:
         if what == "manifest":
             self._learn(answer)
 
-    def _learn(self, manifest: dict[str, Any] | None) -> None:
+    def _learn(self, manifest: Manifest | None) -> None:
         if manifest:
-            accounts = manifest.get("accounts") or {}
+            accounts = manifest.get("accounts")
             self._open = {
                 "files": {file["path"] for file in manifest["files"]},
-                "hashes": set(accounts.get("users", ())),
+                "hashes": set(accounts.get("users", ())) if accounts else set(),
             }
 
     def _narrow(self, what: str, data: Any) -> None:
@@ -121,7 +125,7 @@ def _allowed(task: str, role: str) -> set[str]:
     return {what for part in (ALLOWED.get(task, ()), *more) for what in part} if services else set()
 
 
-def _needs_hash(args: dict[str, Any]) -> str:
+def _needs_hash(args: Mapping[str, Any]) -> str:
     """The user whose hash a `mailcfg` without one is going to need."""
     argv = args.get("argv") or [""]
     return argv[1] if argv[0] in ("adduser", "passwd") and len(argv) > 1 and not args.get("hash") else ""

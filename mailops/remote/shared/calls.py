@@ -31,11 +31,18 @@ class Nothing(TypedDict):
     """Calls that need not be told anything."""
 
 
+class PlanArgs(TypedDict):
+    task: Literal["plan"]
+    who: str
+    manifest: NotRequired[Manifest | None]  # made from these facts, which the laptop remembers
+    facts: NotRequired[Facts | None]
+
+
 class ConvergeArgs(TypedDict):
-    task: Literal["plan", "bootstrap", "push"]
+    task: Literal["bootstrap", "push"]
     who: str
     overwrite: NotRequired[bool]  # files that somebody has edited
-    manifest: NotRequired[Manifest | None]  # made from these facts, which the laptop remembers
+    manifest: NotRequired[Manifest | None]  # as in a plan's
     facts: NotRequired[Facts | None]
 
 
@@ -200,7 +207,7 @@ class Link(Protocol):
 
 
 class Changed(TypedDict):
-    """Of a bootstrap, push, rollback, unlock and lock; which of the last four keys is there is the task's affair."""
+    """Of a bootstrap, push, rollback, unlock and lock; which of the last keys is there is the task's affair."""
 
     changes: dict[str, list[str]]  # by room: a line for each
     generation: int | None  # that is active now, where it is another one
@@ -208,6 +215,7 @@ class Changed(TypedDict):
     locked: NotRequired[bool]  # the vault
     changed: NotRequired[bool]  # of an unlock or lock: whether it did anything
     unknown: NotRequired[bool]  # to its mailhost
+    seconds: NotRequired[float]  # that it took, by the laptop's clock
 
 
 class Plan(TypedDict):

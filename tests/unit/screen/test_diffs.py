@@ -23,8 +23,15 @@ def _known(monkeypatch: pytest.MonkeyPatch) -> None:
     secrets.remember(SECRET)
 
 
-def entry(**more: Any) -> diffs.Entry:
-    base: diffs.Entry = {"path": "/etc/x", "before": None, "after": None, "secret": False, "was": USUAL, "now": USUAL}
+def entry(**more: Any) -> dict[str, Any]:
+    base: dict[str, Any] = {
+        "path": "/etc/x",
+        "before": None,
+        "after": None,
+        "secret": False,
+        "was": USUAL,
+        "now": USUAL,
+    }
     base |= {"state": "changed"}
     for key in ("before", "after"):
         if more.get(key) is not None:

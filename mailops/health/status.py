@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mailops import fleet
 from mailops.errors import FAILED, LOCKED, MailopsError
 from mailops.roles import MADE
 from mailops.ssh.machine import BareMachine, Machine
+
+if TYPE_CHECKING:
+    from mailops.remote.shared.calls import NotSetUp, Status
 
 STATES = {"up": "✓ up", "degraded": "✗ degraded", "locked": "● locked", "bare": "● not set up"}
 GIB = 1 << 30
@@ -24,12 +27,12 @@ def show(c: Any, as_json: bool = False, quiet: bool = False) -> None:
     """
     states: dict[str, str] = {}
 
-    def ask(machine: Machine) -> dict[str, Any]:
+    def ask(machine: Machine) -> Status | NotSetUp:
         result = _ask(machine)
         states[machine.host.name] = result["state"]
         return result
 
-    def show_one(name: str, result: dict[str, Any]) -> None:
+    def show_one(name: str, result: Status | NotSetUp) -> None:
         if not quiet or result["state"] != "up":
             print("\n".join(_lines(name, result)), flush=True)
 
@@ -39,14 +42,14 @@ def show(c: Any, as_json: bool = False, quiet: bool = False) -> None:
         raise MailopsError(", ".join(told), code=LOCKED if set(down.values()) == {"locked"} else FAILED)
 
 
-def _ask(machine: Machine) -> dict[str, Any]:
+def _ask(machine: Machine) -> Status | NotSetUp:
     try:
         return machine.call("status", {})
     except BareMachine as bare:
         return {"state": "bare", "release": bare.release}
 
 
-def _lines(name: str, result: dict[str, Any]) -> list[str]:
+def _lines(name: str, result: Status | NotSetUp) -> list[str]:
     head = f"{name:<12} {STATES.get(result['state'], result['state']):<14} Debian {result['release']}"
     if result["state"] == "bare":
         return [f"{head}  next: fab -H {name} bootstrap"]
@@ -59,14 +62,14 @@ def _lines(name: str, result: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _queue(result: dict[str, Any]) -> str:
+def _queue(result: Status) -> str:
     told = "?" if result["queue"] is None else str(result["queue"])
     if oldest := result.get("oldest"):
         told += f", oldest {_span(_now(result) - oldest['since'])}"
     return f"{told} ({result['held']} on hold)" if result.get("held") else told
 
 
-def _details(result: dict[str, Any]) -> list[str]:
+def _details(result: Status) -> list[str]:
     """Room, certificates, versions: a line below the first."""
     vault = result["vault"]
     told = [f"vault {vault['free'] / GIB:.1f} GiB free"] if vault and "free" in vault else []
@@ -77,7 +80,7 @@ def _details(result: dict[str, Any]) -> list[str]:
     return [f"{'':<12} {'  '.join(told)}"] if told else []
 
 
-def _locked(name: str, result: dict[str, Any]) -> list[str]:
+def _locked(name: str, result: Status) -> list[str]:
     """What a locked machine does all the same, and how it is opened."""
     if result["state"] != "locked":
         return []
@@ -87,7 +90,7 @@ def _locked(name: str, result: dict[str, Any]) -> list[str]:
     return [f"{'':<12} the vault is locked, mail is off{others}; next: fab -H {name} {task}"]
 
 
-def _bad(name: str, result: dict[str, Any]) -> list[str]:
+def _bad(name: str, result: Status) -> list[str]:
     """What keeps mail from working; of a locked machine, what should work without the vault and does not."""
     vault, locked = result["vault"], result["state"] == "locked"
     bad = []
@@ -102,14 +105,14 @@ def _bad(name: str, result: dict[str, Any]) -> list[str]:
     return bad + [f"{probe}: {fleet.told(name, reason)}" for probe, reason in result["probes"].items() if reason]
 
 
-def _odd(name: str, result: dict[str, Any]) -> list[str]:
+def _odd(name: str, result: Status) -> list[str]:
     """What does not keep mail from working, and should be looked at."""
     odd = [f"edited on the machine: {', '.join(result['drift'])}; see fab -H {name} drift"] if result["drift"] else []
     if oldest := result.get("oldest"):
         odd.append(f"the oldest message in the queue waits: {oldest['reason']}; see: fab -H {name} queue")
     odd += [fleet.told(name, line) for line in result.get("certificate_fault", [])]
     odd += [f"{line}; next, as root there: reboot; then fab -H {name} unlock" for line in result.get("reboot", [])]
-    if damage := (result["vault"] or {}).get("damage"):
+    if damage := result["vault"] and result["vault"].get("damage"):
         odd.append(f"{damage['what']}; next: {damage['next']}")
     odd += [f"not yet {line}; next: fab -H {name} bootstrap" for line in result.get("sources", [])]
     if broken := result.get("packages"):
@@ -133,7 +136,7 @@ def _odd(name: str, result: dict[str, Any]) -> list[str]:
     return odd + ([interrupted] if result["interrupted"] else []) + ([result["busy"]] if result["busy"] else [])
 
 
-def _now(result: dict[str, Any]) -> float:
+def _now(result: Status) -> float:
     """By the machine's own clock."""
     return float(result.get("now", time.time()))
 

@@ -204,6 +204,25 @@ def mailcfg(c: Any, command: str, json: bool = False) -> None:
     accounts.run(c, shlex.split(command), json)
 
 
+@task(
+    help={
+        "what": "an address, @ and a domain, an ID of the queue, or a Message-ID",
+        "since": "how far to look back: 2h, 3d, 2w, today, yesterday, 2026-11-28; two days if left out",
+        **JSON,
+    }
+)
+def trace(c: Any, what: str, since: str = "", json: bool = False) -> None:
+    """Tell the way of a message: who, filter, mailbox.
+
+    Also of one that was refused before it had an ID. From the machines' journals.
+
+    Example: fab trace ann@example.test --since yesterday
+    """
+    from mailops import trace
+
+    trace.trace(c, what, since, json)
+
+
 @task(name="ls", help={"each": "every message, however many there are", **JSON})
 def queue_ls(c: Any, each: bool = False, json: bool = False) -> None:
     """List the mail that waits on the machines, and why.
@@ -553,6 +572,7 @@ namespace = Collection(
     unlock,
     lock,
     status,
+    trace,
     tunnel,
     trust,
     mailcfg,

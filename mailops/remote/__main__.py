@@ -33,6 +33,7 @@ CALLS = {
     "dkim": "dkim.call",
     "tunnel": "tunnel.call",
     "queue": "queue.call",
+    "trace": "trace.call",
 }
 
 COMMANDS = {"mailcfg": "accounts.mailcfg.main", "mailboot": "vault.boot.main"}

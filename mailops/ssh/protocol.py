@@ -164,6 +164,22 @@ WAITING = record(
 )
 COUNTS = {"count": number(), "held": number()}
 CHANGED = record({"chosen": number(), "done": number(), "missing": listing(MESSAGE_ID, 1000), "agreed": flag})
+POINTS = real(-100_000, 100_000)
+CAME = record({"door": line(), "host": line(), "login": line()})
+JUDGED = record(
+    {"action": line(CELL), "score": maybe(POINTS), "limit": maybe(POINTS), "signed": line(), "forced": line()}
+    | {"symbols": listing(record({"name": line(CELL), "score": POINTS, "words": line(CELL)}), 10)}
+)
+DELIVERY = record(
+    {"to": line(), "orig": line(), "relay": line(), "status": WORD, "text": line(), "queued": line(CELL), "when": WHEN}
+    | {"tries": number(1), "did": listing(line(), 50), "advice": advice}
+)
+STORY = record(
+    {"id": line(30), "when": WHEN, "came": maybe(CAME), "message_id": line(), "sender": line(), "size": number()}
+    | {"filter": maybe(JUDGED), "to": listing(DELIVERY, 50), "recipients": number(), "next": listing(line(30), 50)}
+    | {"refused": listing(record({"to": line(), "text": line(), "advice": advice}), 50), "times": number(1)}
+    | {"removed": one_of("", "done", "by hand"), "held": flag}
+)
 SAID = {"lines": listing(line(SHORT)), "error": lines(), "hint": advice}
 
 RESULT: dict[str, Shape] = {
@@ -190,6 +206,9 @@ RESULT: dict[str, Shape] = {
     "queue.rm": CHANGED,
     "queue.hold": CHANGED,
     "queue.release": CHANGED,
+    "trace": record(
+        {"stories": listing(STORY, 100), "count": number(), "begins": WHEN, "looked_from": maybe(WHEN), "locked": flag}
+    ),
     "tunnel": record({"password": matching(r"[0-9a-f]{40}", "password", 40)}),
 }
 

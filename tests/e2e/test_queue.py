@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -100,3 +101,51 @@ def test_a_null_client_has_a_queue_of_its_own(up: House) -> None:
     finally:
         up.run("backup", "systemctl start postfix")
     up.arrives("admin@example.test", subject)
+
+
+# The way of a message
+
+
+def test_a_message_is_followed_from_port_25_to_its_folder(up: House) -> None:
+    subject = up.stranger_sends("sales@example.test", sender=AWAY)
+    message = up.arrives(USER, subject)
+    told = until(lambda: done(up, str(message["Message-ID"])), 30, "the story's end")
+    assert (told["came"]["door"], told["sender"]) == ("port 25", AWAY)
+    assert told["came"]["host"].startswith("mx.elsewhere.test[")
+    assert told["filter"]["action"] == "no action"
+    assert [(one["to"], one["orig"], one["did"]) for one in told["to"]] == [(USER, "sales@example.test", ["in INBOX"])]
+    assert f" id {told['id']}" in message["Received"] or told["id"] in str(message.items())
+    seen = up.fab("-H", "mail", "trace", told["id"], "--since", "1h").stdout
+    assert f"{told['id']}  delivered\n" in seen
+    assert f"to       sales@example.test, that is {USER}: in INBOX, " in seen
+
+
+def done(house: House, what: str) -> dict[str, Any] | None:
+    """The one story of that message, once it is at its end; a hop later the journal has it."""
+    asked = house.fab("-H", "mail", "trace", what, "--since", "1h", "--json", check=False)
+    stories = json.loads(asked.stdout)["mail"]["stories"]
+    return stories[0] if stories and stories[0]["removed"] else None
+
+
+def test_what_was_refused_is_found_and_what_never_came_is_not(up: House) -> None:
+    to = f"{token()}@second.test"
+    refused = up.swaks("--from", AWAY, "--to", to)
+    assert "550 5.1.1" in refused.stdout
+    (told,) = up.fab_json("-H", "mail", "trace", to, "--since", "1h")["mail"]["stories"]
+    assert told["refused"][0]["text"].startswith("550 5.1.1")
+    seen = up.fab("-H", "mail", "trace", to, "--since", "1h").stdout
+    assert "(no ID)  refused, and its server was told" in seen
+    nothing = up.fab("trace", f"x{to}", check=False)
+    assert nothing.returncode == 1
+    assert f"nothing of x{to} since" in nothing.stderr
+
+
+def test_a_null_client_knows_its_part(up: House) -> None:
+    subject = token()
+    up.run("backup", "sendmail root", stdin=f"Subject: {subject}\n\nHi.\n")
+    message = up.arrives("admin@example.test", subject, sender="backup")
+    both = up.fab_json("-H", "mail,backup", "trace", str(message["Message-ID"]), "--since", "1h")
+    (here,), (there,) = both["mail"]["stories"], both["backup"]["stories"]
+    assert there["to"][0]["queued"] == here["id"]
+    assert there["to"][0]["orig"] == "root"
+    assert here["came"]["login"] == "relay@example.test"

@@ -100,7 +100,7 @@ LAPTOP = """
     fleet
     accounts
     bootstrap
-    changes health vault trust tunnel queue
+    changes health vault trust tunnel queue trace
     dkim
     lab
     cli
@@ -114,7 +114,7 @@ MACHINE = """
     health
     changes
     vault
-    bootstrap status tunnel queue
+    bootstrap status tunnel queue trace
     __main__
 """
 SAME = {"tasks": "cli", "program": "cli", "console_door": "tunnel"}

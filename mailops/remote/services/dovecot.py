@@ -24,6 +24,16 @@ OBJECTION = re.compile(
 NAMED = re.compile(r"^ *(?:args|passwd_file_path|sqlite_path) = (?:.* )?(.*)$", re.MULTILINE)
 # Where it keeps mail: 2.3, and what 2.4 has made of it.
 PLACES = ("mail_location", "mail_driver", "mail_path", "mail_inbox_path")
+# What became of one recipient's copy, in Dovecot's log of both releases.
+COPY = re.compile(r"lmtp\([^()]*\)<\d+><([^<>]*)>: sieve: msgid=(.*)", re.DOTALL)
+BY_SCRIPT = "by the user's sieve script"
+OUTCOMES = (
+    (re.compile(r"stored mail into mailbox '([^']*)'$"), "in {}"),
+    (re.compile(r"forwarded to <([^<>]*)>$"), f"sent on to {{}} {BY_SCRIPT}"),
+    (re.compile(r"arked message to be discarded\b[^<>]*$"), f"discarded {BY_SCRIPT}, unless it was filed as well"),
+    (re.compile(r"rejected message from <([^<>]*)> \(e?reject\)$"), f"sent back to {{}} {BY_SCRIPT}"),
+    (re.compile(r"sent vacation response to <([^<>]*)>$"), "answered to {} (vacation)"),
+)
 CHATTER = (
     r"^dovecot: .*(auth failed,|no auth attempts)|(Connect|Disconnect) from local"
     r"|\brip=127\.(?!0\.0\.1\b)"  # see conversation.nobody
@@ -113,6 +123,20 @@ def lmtp(port: int, options: dict[str, str]) -> None:
         must_welcome(client, options)
         client.leave()
     conversation.must_let_in(options)
+
+
+# --- Its log
+
+
+def copy(text: str) -> tuple[str, str] | None:
+    """The delivery that a line is about, by the name that Postfix is told, and what was done in it, in words."""
+    found = COPY.match(text)
+    if not found:
+        return None
+    for pattern, words in OUTCOMES:
+        if said := pattern.search(found[2]):
+            return found[1], words.format(*said.groups())
+    return found[1], found[2].rpartition(">: ")[2][:300]
 
 
 # --- Its own judgement of its configuration

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import struct
+from typing import TYPE_CHECKING
 
 from ..system.lock import RUN
 from ..system.shell import ENVIRONMENT, write_atomic
@@ -11,6 +13,9 @@ from . import conversation
 from .checks import said, without_a_word
 from .conversation import Conversation, Wrong
 from .daemons import Daemon, Options
+
+if TYPE_CHECKING:
+    from ..shared.calls import Judged
 
 # libmilter's protocol, version 6: a length, a letter, and for option negotiation version, actions, steps.
 VERSION, ALL_ACTIONS, ALL_STEPS = 6, 0x1FF, 0x1FFFFF
@@ -20,6 +25,44 @@ PROMPT = 5.0  # seconds; nothing is looked up for this answer
 TOP_LEVEL_DOMAINS = tuple(f"/usr/share/{folder}/effective_tld_names.dat" for folder in ("rspamd", "publicsuffix"))
 CACHE = "/var/lib/rspamd"
 WARM = f"{RUN}/rspamd-warm.conf"
+
+# A task in its log: the queue ID, the action, score and limit, the symbols, and who has overruled the score.
+TASK = re.compile(
+    r"rspamd_task_write_log: id: <.*>, qid: <(?P<qid>\w+)>, .*?\(default: . \((?P<action>[a-z ]+)\): "
+    r"\[(?P<score>-?[\d.]+|-?nan)/(?P<limit>-?[\d.]+|nan)\] \[(?P<symbols>.*)\]\), len: (?P<rest>.*)",
+    re.DOTALL,
+)
+SYMBOL = re.compile(r"(?:^|,)([A-Z][A-Z0-9_]*)\((-?[\d.]+)\)\{([^{}]*)\}")
+FORCED = re.compile(r"forced: [a-z ]+ \"(.*)\"; score=")
+FEW = 6  # symbols that a person is told of
+WORDS = {
+    "ARC_ALLOW": "ARC is right",
+    "BAYES_HAM": "like what is wanted here",
+    "BAYES_SPAM": "like what was called spam here",
+    "DMARC_POLICY_ALLOW": "DMARC passes",
+    "DMARC_POLICY_QUARANTINE": "DMARC fails, and its domain wants that filed as spam",
+    "DMARC_POLICY_REJECT": "DMARC fails, and its domain wants that refused",
+    "DMARC_POLICY_SOFTFAIL": "DMARC fails",
+    "FORGED_RECIPIENTS": "the recipients are not those of its To",
+    "FORGED_SENDER": "the envelope's sender is not that of its From",
+    "FROM_POLICY": "the policy of the domain in its From",
+    "GREYLIST": "greylisted: an unknown server has to try again",
+    "GTUBE": "the test message for spam filters",
+    "HFILTER_FROMHOST_NORES_A_OR_MX": "the sender's domain takes no mail",
+    "HFILTER_HOSTNAME_UNKNOWN": "the server's address has no name",
+    "MISSING_DATE": "no Date",
+    "MISSING_MID": "no Message-ID",
+    "MISSING_SUBJECT": "no Subject",
+    "MISSING_TO": "no To",
+    "ONCE_RECEIVED": "straight from its author's machine",
+    "RBL_SPAMHAUS": "the server is listed by Spamhaus",
+    "R_DKIM_ALLOW": "the DKIM signature is right",
+    "R_DKIM_REJECT": "the DKIM signature is wrong",
+    "R_SPF_ALLOW": "SPF passes",
+    "R_SPF_FAIL": "SPF fails",
+    "R_SPF_SOFTFAIL": "SPF fails softly",
+    "VIOLATED_DIRECT_SPF": "SPF fails for the server that brought it",
+}
 
 
 def milter(port: int, options: dict[str, str]) -> None:
@@ -45,6 +88,25 @@ def _negotiates(milter: Conversation, place: str) -> None:
         if not 2 <= version <= VERSION:
             raise Wrong(f"it wants version {version} of the milter protocol")
         connection.send(struct.pack("!I", len(QUIT)) + QUIT)
+
+
+def verdict(text: str) -> tuple[str, Judged] | None:
+    """The queue ID that a line is about, and what was thought of that message; None for any other line."""
+    found = TASK.search(text)
+    if not found:
+        return None
+    said = [(name, float(score), options) for name, score, options in SYMBOL.findall(found["symbols"])]
+    leading = sorted((one for one in said if one[1]), key=lambda one: -abs(one[1]))[:FEW]
+    signed = next((options for name, _, options in said if name == "DKIM_SIGNED"), "")
+    forced = FORCED.search(found["rest"])
+    return found["qid"], {
+        "action": found["action"],
+        "score": None if "nan" in found["score"] else float(found["score"]),
+        "limit": None if "nan" in found["limit"] else float(found["limit"]),
+        "symbols": [{"name": name, "score": score, "words": WORDS.get(name, "")} for name, score, _ in leading],
+        "signed": signed.rstrip(";")[:300],
+        "forced": forced[1][:300] if forced else "",
+    }
 
 
 def _settings(_: Options) -> str:

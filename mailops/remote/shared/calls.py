@@ -80,6 +80,11 @@ class QueueArgs(TypedDict):
     sure: NotRequired[bool]  # nobody is to be asked
 
 
+class TraceArgs(TypedDict):
+    what: str  # an address, "@" and a domain, a queue ID, a Message-ID
+    since: float
+
+
 class TunnelArgs(TypedDict):
     port: int
     user: str
@@ -396,6 +401,79 @@ class Done(TypedDict):
 
 
 QueueAnswer = Counts | Listed | Shown | Done
+
+
+class Came(TypedDict):
+    """How a message came to this machine."""
+
+    door: str  # "port 25", or in words
+    host: str  # and its address; "" for this machine itself
+    login: str
+
+
+class Symbol(TypedDict):
+    name: str
+    score: float
+    words: str  # "" where there are none for it
+
+
+class Judged(TypedDict):
+    """What the spam filter thought of a message."""
+
+    action: str
+    score: float | None
+    limit: float | None
+    symbols: list[Symbol]  # those that weighed most
+    signed: str  # domain:s=selector
+    forced: str  # why the score did not matter
+
+
+class Delivery(TypedDict):
+    """To one recipient, as it went the last time."""
+
+    to: str
+    orig: str  # the alias that it was for
+    relay: str
+    status: str  # "sent", "deferred", "bounced", "expired"
+    text: str
+    queued: str  # its ID on the next machine
+    when: float
+    tries: int
+    did: list[str]  # what the mailbox made of it, in words
+    advice: str
+
+
+class Refused(TypedDict):
+    to: str
+    text: str
+    advice: str
+
+
+class Story(TypedDict):
+    """The way of a message through this machine; or of one that was refused before it had an ID."""
+
+    id: str
+    when: float
+    came: Came | None
+    message_id: str
+    sender: str
+    size: int
+    filter: Judged | None
+    to: list[Delivery]
+    recipients: int
+    refused: list[Refused]
+    next: list[str]  # IDs of what came of it here
+    removed: Literal["", "done", "by hand"]  # from the queue
+    held: bool
+    times: int  # it was refused just so
+
+
+class Stories(TypedDict):
+    stories: list[Story]  # the latest
+    count: int
+    begins: float  # the journal
+    looked_from: float | None  # where that is later, because there is too much of it
+    locked: bool
 
 
 class Console(TypedDict):

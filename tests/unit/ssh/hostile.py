@@ -180,9 +180,18 @@ DKIM = {"domain": "example.test", "selector": "202612", "name": "202612._domaink
 DKIM |= {"value": f"v=DKIM1; k=rsa; p={'A' * 200}", "path": "/vault/dkim/example.test.202612.key"}
 WAITING = {"id": "4D37E2B2092", "queue": "deferred", "since": 1.0, "size": 512, "sender": "a@example.test", "count": 1}
 WAITING |= {"recipients": ["b@elsewhere.test"], "reason": "connection refused", "reasons": 1}
+JUDGED = {"action": "no action", "score": 1.5, "limit": 15.0, "signed": "example.test:s=x", "forced": ""}
+JUDGED |= {"symbols": [{"name": "R_SPF_FAIL", "score": 1.0, "words": "SPF fails"}]}
+DELIVERY = {"to": "b@example.test", "orig": "", "relay": "mx", "status": "sent", "text": "250 ok", "queued": "ABCDE2"}
+DELIVERY |= {"when": 2.0, "tries": 1, "did": ["in INBOX"], "advice": ""}
+STORY = {"id": "ABCDE1", "when": 1.0, "message_id": "<x@y>", "sender": "a@example.test", "size": 5, "filter": JUDGED}
+STORY |= {"came": {"door": "port 25", "host": "mx[192.0.2.1]", "login": ""}, "to": [DELIVERY], "recipients": 1}
+STORY |= {"next": ["ABCDE2"], "refused": [{"to": "c@example.test", "text": "550 no", "advice": "fab user.ls"}]}
+STORY |= {"times": 1, "removed": "done", "held": False}
 CHANGED = {"chosen": 1, "done": 1, "missing": [], "agreed": True}
 HONEST: dict[str, dict[str, Any]] = {
     "queue": {"count": 1, "held": 0, "now": 2.0, "messages": [WAITING]},
+    "trace": {"stories": [STORY], "count": 1, "begins": 1.0, "looked_from": None, "locked": False},
     "queue.flush": {"count": 1, "held": 0},
     "queue.show": {"now": 2.0, "message": WAITING, "head": ["Subject: x"], "body": ["Hello."], "more": True},
     "queue.rm": CHANGED,

@@ -63,6 +63,7 @@ TASKS: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "drift": ("backup", body("drift")),
     "history": ("backup", lambda c: body("history")(c, "10")),
     "queue": ("mail", body("queue_ls")),
+    "trace": ("mail", lambda c: body("trace")(c, "ann@example.test")),
     "queue.ls of every message": ("backup", lambda c: body("queue_ls")(c, each=True)),
     "queue.show": ("mail", lambda c: body("queue_show")(c, "4D37E2B2092")),
     "queue.flush": ("backup", body("queue_flush")),
@@ -435,7 +436,13 @@ VALUES = [None, True, -1, 10**30, 0.5, [], {}, "", "x", ESCAPES, "x" * 200_000, 
 OF_TASK = {
     **{task: task for task in ("plan", "bootstrap", "push", "rollback", "generations", "diff", "drift", "history")},
     **{"status of a mailhost": "status", "unlock": "unlock", "lock": "lock", "user.ls": "mailcfg", "dkim.ls": "dkim"},
-    **{"queue": "queue", "queue.show": "queue.show", "queue.flush": "queue.flush", "queue.rm of all": "queue.rm"},
+    **{
+        "queue": "queue",
+        "trace": "trace",
+        "queue.show": "queue.show",
+        "queue.flush": "queue.flush",
+        "queue.rm of all": "queue.rm",
+    },
     **{"dkim.prepare": "dkim", "the certificate, for a bootstrap": "certificate"},
 }
 

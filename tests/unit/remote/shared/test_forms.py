@@ -114,6 +114,7 @@ RESULTS: dict[str, Any] = {
     "queue.flush": calls.Counts,
     "queue.show": calls.Shown,
     **dict.fromkeys(("queue.rm", "queue.hold", "queue.release"), calls.Done),
+    "trace": calls.Stories,
     "tunnel": calls.Console,
 }
 # What no sample can be.

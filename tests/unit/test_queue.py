@@ -72,6 +72,8 @@ def test_the_oldest_comes_first_with_the_reason_that_is_given(programs: Any) -> 
 def test_what_was_listed_and_chosen_is_changed(programs: Any, task: str, args: dict[str, Any], told: str) -> None:
     result = ask(task, **args)
     changed = [stdin for command, stdin in programs if command[0] == "postsuper"]
+    tried = [command[2] for command, _ in programs if command[:2] == ("postqueue", "-i")]
+    assert tried == (told.split() if task == "queue.release" else [])
     assert changed == ([told] if told else [])
     assert result["done"] == len(told.split())
     assert result["missing"] == [name for name in args.get("ids", []) if name == "ABCDEF"]

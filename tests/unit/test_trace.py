@@ -78,7 +78,7 @@ def test_what_the_filter_refuses_is_told_with_its_reason(log: list[Line]) -> Non
 )
 def test_what_never_had_an_id_is_found_by_its_addresses(log: list[Line], who: str, words: str, advice: str) -> None:
     (one,) = found(log, who)
-    assert (one["id"], one["sender"]) == ("", STRANGER)
+    assert (one["id"], one["sender"], one["came"]["door"]) == ("", STRANGER, "port 25")
     text = squeezed(shown(log, who))
     assert "(no ID) refused, and its server was told" in text
     assert words in text
@@ -155,6 +155,17 @@ def test_an_id_that_is_used_again_is_another_message() -> None:
     assert (first["came"]["host"], first["sender"], first["removed"]) == ("one[192.0.2.1]", "a@x.test", "done")
     assert (second["came"]["host"], second["sender"], second["removed"]) == ("two[192.0.2.2]", "b@x.test", "by hand")
     assert story.about(story.Teller(log).stories, "a@x.test") == [first]
+
+
+def test_what_another_server_says_is_not_ours_to_mend() -> None:
+    said = "550 5.1.1 <b@y.test>: Recipient address rejected: User unknown in virtual mailbox table"
+    bounced = f"to=<b@y.test>, relay=mx.y, delay=9, delays=1/1/1/6, dsn=5.1.1, status=bounced (host mx.y said: {said})"
+    assert "next: " not in shown([line(1, f"ABCDEF12: {bounced}", "postfix/smtp")], "b@y.test")
+
+
+def test_thousands_of_messages_with_one_message_id_are_no_trouble() -> None:
+    log = [line(n, f"{n:08X}: message-id=<same@x.test>", "postfix/cleanup") for n in range(20_000)]
+    assert len(story.about(story.Teller(log).stories, "<same@x.test>")) == 20_000
 
 
 def test_what_was_tried_long_enough_is_not_called_handed_on() -> None:

@@ -16,7 +16,7 @@ from ..system import shell
 UNITS = ("postfix.service", "postfix@-.service", "dovecot.service", "rspamd.service")
 BY_HAND = ("_UID=0", "SYSLOG_IDENTIFIER=postfix/postsuper")
 FIELDS = "--output-fields=MESSAGE,SYSLOG_IDENTIFIER,_SOURCE_REALTIME_TIMESTAMP"
-MOST = 200_000  # lines that are looked at
+MOST = 100_000  # lines that are looked at
 LONGEST = 8000  # characters of a line
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 ID = re.compile(r"[0-9A-Za-z]{5,30}")  # short ones are hexadecimal; `enable_long_queue_ids` makes others
 DELETE, HOLD, RELEASE = "-d", "-h", "-H"  # of postsuper(1)
 DONE = re.compile(r": (?:Deleted|Placed on hold|Released from hold): (\d+) message")
+FEW = 20  # messages
 RECIPIENTS = 10  # of a message that are named
 LONG = 320  # characters of an address (RFC 5321, 4.5.3.1)
 REASON = 1000  # characters
@@ -54,7 +55,15 @@ def change(option: str, ids: Iterable[str]) -> int:
     if not chosen:
         return 0
     done = shell.run("postsuper", option, "-", stdin="".join(f"{name}\n" for name in chosen), timeout=600)
+    if option == RELEASE:
+        _try_now(chosen)
     return sum(map(int, DONE.findall(done.stderr)))
+
+
+def _try_now(names: list[str]) -> None:
+    """What was on hold would else wait for the next turn of what is deferred. One by one while they are few."""
+    for words in [("-i", name) for name in names] if len(names) <= FEW else [("-f",)]:
+        shell.run("postqueue", *words, check=False)
 
 
 def flush() -> None:

@@ -59,6 +59,7 @@ class Attempt(NamedTuple):
 
 
 class Refusal(NamedTuple):
+    door: str
     host: str
     login: str
     sender: str
@@ -97,16 +98,16 @@ def said(program: str, text: str) -> Said | None:
         return MessageId(text.partition("=")[2])
     if found := TAKEN.match(text):
         return Taken(found[1], int(found[2]))
-    return _way(text) or _end(program, text)
+    return _way(program, text) or _end(program, text)
 
 
-def _way(text: str) -> Said | None:
+def _way(program: str, text: str) -> Said | None:
     if found := DELIVERY.match(text):
         to, orig, relay, status, reason = found.groups(default="")
         queued = QUEUED.search(reason)
         return Attempt(to, orig, relay, status, reason[:LONG], queued[1] if queued else "")
     if found := REFUSAL.match(text):
-        return _refusal(found["host"], found["said"])
+        return _refusal(DOORS.get(program, ""), found["host"], found["said"])
     if found := NOTICE.match(text):
         return Notice(found[1])
     return None
@@ -120,11 +121,11 @@ def _end(program: str, text: str) -> Said | None:
     return Expired() if text.endswith("status=expired, returned to sender") else None
 
 
-def _refusal(host: str, text: str) -> Refusal:
+def _refusal(door: str, host: str, text: str) -> Refusal:
     """The answer comes before the envelope, or for a header at the line's end."""
     envelope = ENVELOPE.search(text)
     login = LOGIN.search(text)
     answer = text[: envelope.start()] if envelope else text
     answer = answer.removeprefix(": ") or text.rpartition(": ")[2]
     sender, to = envelope.groups(default="") if envelope else ("", "")
-    return Refusal(host, login[1] if login else "", sender, to, answer[:LONG])
+    return Refusal(door, host, login[1] if login else "", sender, to, answer[:LONG])

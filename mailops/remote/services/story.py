@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 DELIVERY = re.compile(r" (\S+) Saved$")  # Dovecot's name for it, in its answer
 LOCAL = "127.0.0.1["  # a relay of this machine: the message makes another round here
 TRIED = "deferred"
-# What to type next, by what was said; NAME is for the laptop to fill in.
+# What to type next, by what was said; NAME is for the laptop to fill in. What another server has said is not for us to
+# mend.
+THEIRS = " said: "
 NEXT = (
     (r"User unknown in virtual mailbox", "fab user.ls and fab alias.ls show who has mail here"),
     (r"Relay access denied", "a mail program has to log in, at port 465 or 587"),
@@ -97,7 +99,7 @@ class Teller:
             story["when"] = when
             return
         story = self._refusals[key] = self._begin(when, "")
-        story["came"] = {"door": "", "host": said.host, "login": said.login}
+        story["came"] = {"door": said.door, "host": said.host, "login": said.login}
         self._note(story, when, said)
 
     def _note(self, story: Story, when: float, said: postfix_log.Said | None) -> None:
@@ -167,6 +169,8 @@ def _end(story: Story, said: postfix_log.Said | None) -> None:
 
 
 def advice(text: str) -> str:
+    if THEIRS in text:
+        return ""
     return next((words for pattern, words in NEXT if re.search(pattern, text)), "")
 
 
@@ -183,7 +187,7 @@ def about(stories: list[Story], what: str) -> list[Story]:
     before = {id(_after(names.get(name, []), story["when"])): story for story in stories for name in story["next"]}
     for story in found:  # which grows meanwhile
         others = [_after(names.get(name, []), story["when"]) for name in story["next"]] + [before.get(id(story))]
-        others += messages[story["message_id"]] if story["message_id"].strip("<>") else []
+        others += messages.pop(story["message_id"], []) if story["message_id"].strip("<>") else []
         for other in filter(None, others):
             if id(other) not in seen:
                 seen.add(id(other))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mailops import fleet
 from mailops.errors import BAD_INPUT, MailopsError
@@ -13,6 +13,9 @@ from mailops.remote.shared.tables import table
 from mailops.roles import MADE
 from mailops.screen import tables
 from mailops.ssh.machine import Machine
+
+if TYPE_CHECKING:
+    from mailops.remote.shared.calls import Change, ChangeArgs, Counts, Deletion, Done, Listed, Shown, Waiting
 
 ID = re.compile(r"[0-9A-Za-z]{5,30}")
 FEW = 20  # messages that have a line each
@@ -27,7 +30,7 @@ OWN = re.compile(r"<[^<>]*>|\[[^\]]*\]|\S+@\S+|\d+")
 def show(c: Any, each: bool = False, as_json: bool = False) -> None:
     """List what waits on each machine; many messages by their reasons, unless `each` is wanted."""
 
-    def listing(name: str, result: dict[str, Any]) -> None:
+    def listing(name: str, result: Listed) -> None:
         for line in _listing(name, result, each):
             print(line)
 
@@ -41,7 +44,7 @@ def look(c: Any, name: str, as_json: bool = False) -> None:
         raise MailopsError("one message is shown at a time", "fab queue shows the IDs", BAD_INPUT)
     found: list[str] = []
 
-    def work(machine: Machine) -> dict[str, Any]:
+    def work(machine: Machine) -> Shown:
         result = machine.call("queue", {"task": "queue.show", "id": wanted[0]})
         found.extend([machine.host.name] if result["message"] else [])
         return result
@@ -54,7 +57,7 @@ def look(c: Any, name: str, as_json: bool = False) -> None:
 def flush(c: Any) -> None:
     """Have each machine try again, now, what it could not deliver."""
 
-    def tell(name: str, result: dict[str, Any]) -> None:
+    def tell(name: str, result: Counts) -> None:
         held = f" ({result['held']} on hold, which stay)" if result["held"] else ""
         if not (waiting := result["count"] - result["held"]):
             print(f"{name}  nothing waits to be tried again{held}")
@@ -64,7 +67,7 @@ def flush(c: Any) -> None:
     fleet.each(c, MADE, lambda machine: machine.call("queue", {"task": "queue.flush"}), show=tell)
 
 
-def change(c: Any, task: str, ids: str | None, which: str = "", sure: bool = False) -> None:
+def change(c: Any, task: Change, ids: str | None, which: str = "", sure: bool = False) -> None:
     """Delete, hold or release messages: those of `ids`, or all that are `which` ("deferred", "all").
 
     MailopsError (2) when nothing is chosen, or nobody is there to say yes; (1) when there is no such message.
@@ -76,17 +79,17 @@ def change(c: Any, task: str, ids: str | None, which: str = "", sure: bool = Fal
     if which and task == "queue.rm" and not (sure or sys.stdin.isatty()):
         hint = f"fab queue.rm --{which} --yes deletes without a question"
         raise MailopsError("nobody is at the terminal to say yes", hint, BAD_INPUT)
-    args = {"task": task, "ids": wanted, "which": which, "sure": sure}
+    args: ChangeArgs = {"task": task, "ids": wanted, "which": which, "sure": sure}
     found: set[str] = set()
 
-    def work(machine: Machine) -> dict[str, Any]:
+    def work(machine: Machine) -> Done:
         result = machine.call("queue", args, {"delete": lambda data: _agreed(machine.host.name, data)})
         if not result["agreed"]:
             raise MailopsError(f"{machine.host.name}: nothing was deleted")
         found.update(set(wanted) - set(result["missing"]))
         return result
 
-    def tell(name: str, result: dict[str, Any]) -> None:
+    def tell(name: str, result: Done) -> None:
         if which or result["chosen"]:
             print(f"{name}  {_changed(task, result)}")
 
@@ -111,7 +114,7 @@ def _ids(text: str, task: str = "queue.rm") -> list[str]:
     return ids
 
 
-def _agreed(name: str, asked: dict[str, Any]) -> bool:
+def _agreed(name: str, asked: Deletion) -> bool:
     """Ask the person at the terminal."""
     what = f"{name}  delete {_messages(asked['count'])}, the oldest from {tables.age(asked['age'])} ago? Nobody is told"
     try:
@@ -120,7 +123,7 @@ def _agreed(name: str, asked: dict[str, Any]) -> bool:
         return False
 
 
-def _changed(task: str, result: dict[str, Any]) -> str:
+def _changed(task: Change, result: Done) -> str:
     if not result["chosen"]:
         return "no such message in the queue"
     words = {"queue.rm": "deleted", "queue.hold": "put on hold", "queue.release": "released from hold"}[task]
@@ -130,8 +133,8 @@ def _changed(task: str, result: dict[str, Any]) -> str:
     return f"{words}: {_messages(result['done'])}{left}"
 
 
-def _listing(name: str, result: dict[str, Any], each: bool) -> list[str]:
-    messages: list[dict[str, Any]] = result["messages"]
+def _listing(name: str, result: Listed, each: bool) -> list[str]:
+    messages = result["messages"]
     if not result["count"]:
         return [f"{name}  nothing waits in the queue"]
     held = f", {result['held']} on hold" if result["held"] else ""
@@ -146,7 +149,7 @@ def _listing(name: str, result: dict[str, Any], each: bool) -> list[str]:
     return [head, *(f"  {line}" for line in table(rows)), *more]
 
 
-def _row(message: dict[str, Any], now: float) -> dict[str, Any]:
+def _row(message: Waiting, now: float) -> dict[str, Any]:
     others = message["count"] - 1
     first = tables.clip(message["recipients"][0], WIDE) if message["recipients"] else ""
     return {
@@ -159,15 +162,15 @@ def _row(message: dict[str, Any], now: float) -> dict[str, Any]:
     }
 
 
-def _reason(message: dict[str, Any]) -> str:
+def _reason(message: Waiting) -> str:
     state = STATES.get(message["queue"], message["queue"])
     others = f" (and {message['reasons'] - 1} more reasons)" if message["reasons"] > 1 else ""
     return ": ".join(filter(None, [state, message["reason"] + others])) or "not tried yet"
 
 
-def _reasons(messages: Sequence[dict[str, Any]], now: float) -> list[dict[str, Any]]:
+def _reasons(messages: Sequence[Waiting], now: float) -> list[dict[str, Any]]:
     """A row for each reason, the most frequent first, with one message for which it is so."""
-    groups: dict[str, list[dict[str, Any]]] = {}
+    groups: dict[str, list[Waiting]] = {}
     for message in messages:
         groups.setdefault(OWN.sub("…", _reason(message)), []).append(message)
     return [
@@ -181,7 +184,7 @@ def _reasons(messages: Sequence[dict[str, Any]], now: float) -> list[dict[str, A
     ]
 
 
-def _print_message(name: str, result: dict[str, Any]) -> None:
+def _print_message(name: str, result: Shown) -> None:
     if not (message := result["message"]):
         return
     came = f"{tables.age(result['now'] - message['since'])} ago, {tables.size(message['size'])}"

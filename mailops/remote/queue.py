@@ -10,14 +10,26 @@ from .services import mailq
 from .shared.errors import BAD_INPUT, LOCKED, AgentError
 
 if TYPE_CHECKING:
-    from .shared.calls import Counts, Deletion, Done, Link, QueueAnswer, QueueArgs, Shown, Waiting
+    from .shared.calls import (
+        ChangeArgs,
+        Counts,
+        Deletion,
+        Done,
+        FlushArgs,
+        Link,
+        Listed,
+        QueueArgs,
+        ShowArgs,
+        Shown,
+        Waiting,
+    )
 
 MOST = 10_000  # messages of which each is told
 DEFERRED = "deferred"
 CHANGES = {"queue.rm": mailq.DELETE, "queue.hold": mailq.HOLD, "queue.release": mailq.RELEASE}
 
 
-def call(args: QueueArgs, link: Link) -> QueueAnswer:
+def call(args: QueueArgs | FlushArgs | ShowArgs | ChangeArgs, link: Link) -> Counts | Listed | Shown | Done:
     """The agent call behind `fab queue` and the tasks below it. AgentError (5) while the vault is locked."""
     _must_be_there()
     found = mailq.listed()
@@ -53,7 +65,7 @@ def _show(name: str, found: list[Waiting]) -> Shown:
     return {"now": time.time(), "message": message, "head": head, "body": body, "more": more}
 
 
-def _change(args: QueueArgs, found: list[Waiting], link: Link) -> Done:
+def _change(args: ChangeArgs, found: list[Waiting], link: Link) -> Done:
     """What was asked for by name, or is in the queue at this moment; what comes later is not touched."""
     there = {message["id"] for message in found}
     wanted = [_known(name) for name in args["ids"]]

@@ -13,6 +13,8 @@ from .forms import Entry, Manifest
 
 # --- What the laptop sends
 
+Change = Literal["queue.rm", "queue.hold", "queue.release"]  # of messages
+
 
 class Facts(TypedDict):
     """What a role has to know of the machine before it can say what belongs there."""
@@ -73,11 +75,23 @@ class DkimArgs(TypedDict):
 
 
 class QueueArgs(TypedDict):
-    task: Literal["queue", "queue.show", "queue.flush", "queue.rm", "queue.hold", "queue.release"]
-    id: NotRequired[str]  # to be shown
-    ids: NotRequired[list[str]]  # to be changed, or `which`: "deferred", "all"
-    which: NotRequired[str]
-    sure: NotRequired[bool]  # nobody is to be asked
+    task: Literal["queue"]
+
+
+class FlushArgs(TypedDict):
+    task: Literal["queue.flush"]
+
+
+class ShowArgs(TypedDict):
+    task: Literal["queue.show"]
+    id: str
+
+
+class ChangeArgs(TypedDict):
+    task: Change
+    ids: list[str]
+    which: str  # in their place: "deferred", "all"; "" where it is they
+    sure: bool  # nobody is to be asked
 
 
 class TraceArgs(TypedDict):
@@ -398,9 +412,6 @@ class Done(TypedDict):
     done: int  # of which there were still so many
     missing: list[str]  # IDs
     agreed: bool
-
-
-QueueAnswer = Counts | Listed | Shown | Done
 
 
 class Came(TypedDict):

@@ -163,7 +163,7 @@ WAITING = record(
     | {"recipients": listing(line(CELL), 10), "reason": line(), "reasons": number()}
 )
 COUNTS = {"count": number(), "held": number()}
-CHANGED = record({"chosen": number(), "done": number(), "missing": listing(MESSAGE_ID, 1000), "agreed": flag})
+DONE = record({"chosen": number(), "done": number(), "missing": listing(MESSAGE_ID, 1000), "agreed": flag})
 POINTS = real(-100_000, 100_000)
 CAME = record({"door": line(), "host": line(), "login": line()})
 JUDGED = record(
@@ -203,9 +203,9 @@ RESULT: dict[str, Shape] = {
         {"now": WHEN, "message": maybe(WAITING), "more": flag}
         | {"head": listing(line(), 1 << 14), "body": listing(line(), 1 << 13)}
     ),
-    "queue.rm": CHANGED,
-    "queue.hold": CHANGED,
-    "queue.release": CHANGED,
+    "queue.rm": DONE,
+    "queue.hold": DONE,
+    "queue.release": DONE,
     "trace": record(
         {"stories": listing(STORY, 100), "count": number(), "begins": WHEN, "looked_from": maybe(WHEN), "locked": flag}
     ),

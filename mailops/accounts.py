@@ -68,7 +68,9 @@ def whole(email: str) -> str:
 
 def mailcfg(machine: Machine, command: remote.Command, as_json: bool = False) -> None:
     """Have `machine` do `command`, and print what it says, as a table or as JSON."""
-    args: MailcfgArgs = {"argv": [command.name, *command.words]}
+    from mailops import fleet
+
+    args: MailcfgArgs = {"argv": [command.name, *command.words], "who": fleet.who()}
     # The machine asks only when a password is really needed, and all else is right.
     answer: Mailcfg = machine.call("mailcfg", args, {"hash": ask_hash})
     answer["lines"] = [*command.notes, *map(_here, answer["lines"])]

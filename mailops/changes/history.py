@@ -22,6 +22,8 @@ def show(c: Any, count: str, as_json: bool = False) -> None:
 
 
 def _print(name: str, result: History) -> None:
+    if result.get("unseen"):
+        print(f"{name}  the vault is closed, and what was done to accounts is told in it; next: fab -H {name} unlock")
     if not result["entries"]:
         print(f"{name}  no run is recorded yet")
         return
@@ -44,7 +46,10 @@ def _row(entry: Entry) -> dict[str, Any]:
 
 def _changed(entry: Entry) -> str:
     """The rooms with what changed in them, and why a run did not do what it should."""
-    rooms = [_named(room, _amount(lines)) for room, lines in entry["changed"].items()]
+    rooms = [
+        "; ".join(lines) if room == "accounts" and isinstance(lines, list) else _named(room, _amount(lines))
+        for room, lines in entry["changed"].items()
+    ]
     return "; ".join([*rooms, *([entry["why"]] if entry.get("why") else [])])
 
 

@@ -191,7 +191,7 @@ RESULT: dict[str, Shape] = {
     "lock": record(RUN | {"changed": flag}),
     "status": status,
     "certificate": record({"certificate": certificates}),
-    "history": record({"entries": listing(PAST, RUNS)}),
+    "history": record({"entries": listing(PAST, RUNS)}, {"unseen": flag}),
     "generations": record({"active": number(), "generations": listing(GENERATION, 1000)}),
     "diff": record({"from": number(), "to": number(), "files": ENTRIES}),
     "drift": record({"files": ENTRIES, "unpushed": NAMES, "locked": flag}, {"generation": number()}),

@@ -145,3 +145,47 @@ def test_the_count_limits_the_list(up: House) -> None:
     assert entries(up, "mail", 1) == everything[-1:]
     done = up.fab("history", "--count", "none", check=False)
     assert (done.returncode, done.stdout) == (2, "")
+
+
+def test_accounts_and_passwords_are_in_it_whoever_typed_and_never_a_password(up: House) -> None:
+    email, first, second = f"{token()}@example.test", token(), token()
+    up.fab("user.add", email, stdin=f"{first}\n")
+    up.run("mail", f"mailcfg passwd {email}", stdin=f"{second}\n")
+    up.run("mail", f"SUDO_USER=ann mailcfg rmuser {email}; mailcfg rmuser {email}", check=False)
+    added, changed, removed, refused = entries(up, "mail", 4)
+    assert (added["task"], added["changed"], added["outcome"]) == (
+        "mailcfg adduser",
+        {"accounts": [f"added {email}"]},
+        "done",
+    )
+    assert "@" in added["who"]
+    assert re.fullmatch(r"[\d.]+", added["from"])
+    assert (changed["who"], changed["from"]) == ("root on the machine", "its console")
+    assert changed["changed"] == {"accounts": [f"changed the password of {email}"]}
+    assert removed["who"] == "ann on the machine"
+    assert (refused["outcome"], refused["why"]) == ("refused", f"there is no user {email}")
+    table = up.fab("-H", "mail", "history", "--count", "4").stdout
+    assert re.search(rf"root on the machine  its console +mailcfg passwd .* changed the password of {email}", table)
+    assert email not in up.run("mail", f"cat {FOLDER}/*")
+    diary = "/vault/db/history.jsonl"
+    assert up.run("mail", f"stat -c '%a %U' {diary}") == "600 root\n"
+    assert [text for text in (first, second, "$2b$") if text in up.run("mail", f"cat {diary}")] == []
+    up.fab("lock")
+    try:
+        assert "the vault is closed" in (said := up.fab("-H", "mail", "history").stdout)
+        assert email not in said
+    finally:
+        up.fab("unlock")
+
+
+def test_a_run_that_a_daemon_refused_has_its_words(up: House) -> None:
+    """An addition that Dovecot does not understand."""
+    addition = "/etc/mailops/local/dovecot/dovecot.conf"
+    up.run("mail", f"mkdir -p $(dirname {addition}); echo 'no_such_setting = yes' >{addition}")
+    try:
+        assert up.fab("-H", "mail", "push", check=False).returncode == 1
+    finally:
+        up.run("mail", f"rm {addition}")
+    (last,) = entries(up, "mail", 1)
+    assert last["outcome"] == "refused"
+    assert "no_such_setting" in last["why"]

@@ -31,6 +31,11 @@ class Work:
     hashed: str | None = None
     lines: list[str] = field(default_factory=list)
     rows: list[dict[str, str | int]] | None = None
+    changes: list[str] = field(default_factory=list)  # those of the lines that say what was changed
+
+    def did(self, what: str) -> None:
+        self.lines.append(what)
+        self.changes.append(what)
 
     def has(self, table: str, **columns: str) -> bool:
         where = " AND ".join(f"{column} = ?" for column in columns)
@@ -63,7 +68,7 @@ def _adddom(work: Work, name: str) -> None:
     if work.has("domains", name=name):
         return work.lines.append(f"{name} is there already")
     work.db.execute("INSERT INTO domains(name) VALUES (?)", (name,))
-    work.lines.append(f"added {name}")
+    work.did(f"added {name}")
     if has := _contents(work, name):
         work.lines.append(f"in use again, of an earlier time: {has}")
     if name not in work.place.domains:
@@ -74,7 +79,7 @@ def _rmdom(work: Work, name: str) -> None:
     if not work.has("domains", name=name):
         raise AgentError(f"{name} is not a domain of this machine", hint="mailcfg lsdom")
     work.db.execute("DELETE FROM domains WHERE name = ?", (name,))
-    work.lines.append(f"removed {name}; mail for it is refused from now on")
+    work.did(f"removed {name}; mail for it is refused from now on")
     if has := _contents(work, name):
         work.lines.append(f"dormant until it is added again: {has}")
     _mention_hosts_toml(work, name in work.place.domains)
@@ -100,7 +105,7 @@ def _adduser(work: Work, email: str) -> None:
         return work.lines.append(f"{email} is there already; its password stays as it is")
     _need_domain(work, email)
     work.db.execute("INSERT INTO users(email, password) VALUES (?, ?)", (email, work.need_hash()))
-    work.lines.append(f"added {email}")
+    work.did(f"added {email}")
     if os.path.isdir(folder := work.home(email)):
         work.lines.append(f"note: the mail in {folder}, of an earlier time, is in the mailbox again")
     goes_to = work.column("SELECT dst FROM aliases WHERE src = ? ORDER BY dst", email)
@@ -111,7 +116,7 @@ def _adduser(work: Work, email: str) -> None:
 def _rmuser(work: Work, email: str) -> None:
     _need_user(work, email)
     work.db.execute("DELETE FROM users WHERE email = ?", (email,))
-    work.lines.append(f"removed {email}")
+    work.did(f"removed {email}")
     if os.path.isdir(folder := work.home(email)):
         work.lines.append(f"its mail stays in {folder}")
     caught = _mention_catch_all(work, email)
@@ -124,7 +129,7 @@ def _rmuser(work: Work, email: str) -> None:
 def _passwd(work: Work, email: str) -> None:
     _need_user(work, email)
     work.db.execute("UPDATE users SET password = ? WHERE email = ?", (work.need_hash(), email))
-    work.lines.append(f"changed the password of {email}")
+    work.did(f"changed the password of {email}")
 
 
 def _disable(work: Work, email: str) -> None:
@@ -141,7 +146,10 @@ def _set_active(work: Work, email: str, active: int, state: str) -> bool:
     _need_user(work, email)
     query = "UPDATE users SET active = ? WHERE email = ? AND active <> ?"
     changed = work.db.execute(query, (active, email, active)).rowcount > 0
-    work.lines.append(f"{state} {email}" if changed else f"{email} is {state} already")
+    if changed:
+        work.did(f"{state} {email}")
+    else:
+        work.lines.append(f"{email} is {state} already")
     return changed
 
 
@@ -163,7 +171,7 @@ def _addalias(work: Work, src: str, dst: str) -> None:
     if refused := objection(work, src, dst):
         raise refused
     work.db.execute("INSERT INTO aliases(src, dst) VALUES (?, ?)", (src, dst))
-    work.lines.append(f"added {src} -> {dst}")
+    work.did(f"added {src} -> {dst}")
     if src.startswith("@"):
         work.lines.append("it takes what no mailbox and no other alias there has; who is disabled keeps their mail")
     if work.has("domains", name=domain_of(dst)) and not _exists(work, dst) and not _alias_of(work, dst):
@@ -178,7 +186,8 @@ def _rmalias(work: Work, src: str, number: str = "") -> None:
         what = f"there is no alias with id {number}" if number else f"{src} is not an alias"
         raise AgentError(what, hint="mailcfg lsalias")
     work.db.execute(f"DELETE FROM aliases WHERE {where} = ?", (value,))  # noqa: S608
-    work.lines += [f"removed {' -> '.join(row)}" for row in gone]
+    for row in gone:
+        work.did(f"removed {' -> '.join(row)}")
     if len(gone) > 1:
         work.lines.append(f"that were all {len(gone)} of them; `mailcfg rmalias -id <num>` removes one")
     src = gone[0][0]

@@ -16,12 +16,13 @@ from ..shared import passwords
 from ..shared.errors import BAD_INPUT, FAILED, INTERRUPTED, LOCKED, AgentError
 from ..shared.mailcfg import HELP, Command, parse, read_password
 from ..shared.tables import table
-from . import crypt, database, senders, sessions
+from . import crypt, database, past, senders, sessions
 from . import rows as account_rows
 from .commands import HANDLERS, NeedsPassword, Place, Work
 
 if TYPE_CHECKING:
     from ..shared.calls import Link, Mailcfg, MailcfgArgs
+    from ..shared.forms import Author
 
 
 def main(argv: list[str]) -> int:
@@ -36,7 +37,7 @@ def main(argv: list[str]) -> int:
         if os.geteuid() != 0:
             raise AgentError("the mail accounts can be read and changed by root only", hint="use sudo")
         given = None if command.pw is None else crypt.hash_password(command.pw)
-        done = execute(command, _here(), lambda email: crypt.hash_password(read_password(email)), given)
+        done = perform(command, _here(), past.typist(), lambda email: crypt.hash_password(read_password(email)), given)
     except AgentError as error:
         print(f"mailcfg: {error.message}", file=sys.stderr)
         if error.hint:
@@ -64,7 +65,7 @@ def _take_out_of_sight(word: bytes) -> None:
 
 
 def call(args: MailcfgArgs, link: Link) -> Mailcfg:
-    """The laptop's door: `args` = {"argv": [...]}; a password never comes in.
+    """The laptop's door: `args` = {"argv": [...], "who"}; a password never comes in.
 
     Returns {"code", "lines", "rows" (None or a list of dicts), "error", "hint"}; a refusal (code 1 or 2)
     is an answer, too. A hash that is needed is asked for as "hash", once all else about the command is right.
@@ -78,12 +79,26 @@ def call(args: MailcfgArgs, link: Link) -> Mailcfg:
             raise AgentError("a password came where its hash should be", code=BAD_INPUT)
         if command.name == "help":
             return answer | {"lines": HELP.splitlines()}
-        done = execute(command, place, lambda email: link.ask("hash", email))
+        by: Author = {"who": args["who"], "from": link.origin}
+        done = perform(command, place, by, lambda email: link.ask("hash", email))
     except AgentError as error:
         if error.code not in (FAILED, BAD_INPUT):
             raise
         return answer | {"code": error.code, "error": error.message, "hint": error.hint}
     return answer | {"lines": [*command.notes, *done.lines], "rows": done.rows}
+
+
+def perform(command: Command, place: Place, by: Author, ask: Callable[[str], str], hashed: str | None = None) -> Work:
+    """`execute`, and a line of it in the history: by whom, what was changed, or why nothing was."""
+    try:
+        work = execute(command, place, ask, hashed)
+    except AgentError as error:
+        if not command.name.startswith("ls"):
+            past.note(place.database, command.name, by, [], error.message)
+        raise
+    if work.changes:
+        past.note(place.database, command.name, by, work.changes)
+    return work
 
 
 def execute(command: Command, place: Place, ask: Callable[[str], str], hashed: str | None = None) -> Work:

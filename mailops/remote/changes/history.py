@@ -2,18 +2,21 @@
 
 A line of JSON each in /var/log/mailops/history.jsonl. Runs that found nothing to do are not in it. Who has mail here
 is not either: addresses belong into the vault, so changes of accounts are counted, and a reason names domains alone.
+What mailcfg did is in the vault, by name (`accounts.past`), and is shown with the rest while that is open.
 """
 
 from __future__ import annotations
 
 import contextlib
 import grp
-import json
 import os
-from collections import deque
 from typing import TYPE_CHECKING
 
+from .. import machine
+from ..accounts import past
+from ..shared.errors import REFUSED, AgentError
 from ..shared.stored import lift, numbered
+from ..system import diary
 
 if TYPE_CHECKING:
     from ..shared.calls import History, HistoryArgs, Link
@@ -23,25 +26,42 @@ FOLDER = "/var/log/mailops"
 PATH = f"{FOLDER}/history.jsonl"
 PRIVATE = ("accounts", "dkim")  # rooms whose lines name domains and people
 LOCAL_PART = r"[^\s<>\"',;:()]+@(?=[\w-]+\.[\w.-]*\w)"  # of a mail address; what follows is the domain
-LARGEST = 1 << 20  # bytes; the diary before that is kept beside it
+REASON = 300  # characters
 
 
 def call(args: HistoryArgs, link: Link) -> History:
-    """The agent call behind `fab history`: the last `count` entries, oldest first."""
-    found = entries(int(args["count"]))
+    """The agent call behind `fab history`: the last `count` entries, oldest first. "unseen" when a vault is closed, in
+    which there may be more of them."""
+    count = int(args["count"])
+    of_accounts = _of_accounts(count)
+    found = sorted(entries(count) + (of_accounts or []), key=lambda entry: entry["when"])[-count:]
     for entry in found:
         entry.pop("format", None)
-    return {"entries": found}
+    return {"entries": found, "unseen": of_accounts is None}
 
 
 def entries(count: int) -> list[Entry]:
-    last: deque[Entry] = deque(maxlen=count)
-    for path in (f"{PATH}.1", PATH):
-        with contextlib.suppress(FileNotFoundError), open(path, encoding="utf-8") as file:
-            for line in file:
-                with contextlib.suppress(ValueError):  # a line that a power cut left half written
-                    last.append(json.loads(line))
-    return [lift("entry", entry) for entry in last if isinstance(entry, dict)]
+    return [lift("entry", entry) for entry in diary.last(PATH, count)]
+
+
+def _of_accounts(count: int) -> list[Entry] | None:
+    """What mailcfg did; None while it cannot be seen."""
+    try:
+        applied = machine.manifest()
+    except AgentError:  # not set up yet
+        return []
+    if not applied["accounts"]:
+        return []
+    with contextlib.suppress(AgentError):  # a vault that does not answer
+        if machine.vault_is_open(applied):
+            return past.entries(machine.database(applied), count)
+    return None
+
+
+def reason(error: AgentError) -> str:
+    """What is noted of it. Of a refusal that is also who refused, and in which words."""
+    more = error.more if error.outcome == REFUSED else ()
+    return "; ".join((error.what, *more))[:REASON]
 
 
 def append(entry: Entry, changes: dict[str, list[str]]) -> None:
@@ -50,20 +70,9 @@ def append(entry: Entry, changes: dict[str, list[str]]) -> None:
 
     changed = {room: len(lines) if room in PRIVATE else lines for room, lines in changes.items()}
     why = re.sub(LOCAL_PART, "…@", entry["why"])
-    line = json.dumps(numbered(entry) | {"why": why, "changed": changed}) + "\n"
     with contextlib.suppress(OSError):
         _make_folder()
-        if os.path.exists(PATH) and os.path.getsize(PATH) > LARGEST:
-            os.replace(PATH, f"{PATH}.1")
-        descriptor = os.open(PATH, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o640)
-        with os.fdopen(descriptor, "rb+") as file:
-            if file.seek(0, os.SEEK_END):
-                file.seek(-1, os.SEEK_END)
-                line = line if file.read(1) == b"\n" else f"\n{line}"  # after a half one
-            file.write(line.encode())
-            os.fchown(file.fileno(), 0, _adm())
-            file.flush()
-            os.fsync(file.fileno())
+        diary.append(PATH, numbered(entry) | {"why": why, "changed": changed}, _adm())
 
 
 def _make_folder() -> None:

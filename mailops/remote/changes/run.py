@@ -58,7 +58,7 @@ class Run:
                 yield self
             except AgentError as error:
                 if error.code != BAD_INPUT:
-                    self._note(error.outcome, error.what)
+                    self._note(error.outcome, history.reason(error))
                 raise
             except OSError as error:
                 self._note(FELL, str(error))

@@ -68,6 +68,7 @@ class RunArgs(TypedDict):
 
 class MailcfgArgs(TypedDict):
     argv: list[str]
+    who: str
 
 
 class DkimArgs(TypedDict):
@@ -280,6 +281,7 @@ class Generations(TypedDict):
 
 class History(TypedDict):
     entries: list[Entry]  # oldest first
+    unseen: NotRequired[bool]  # the vault, which has what was done to accounts, is closed
 
 
 class Damage(TypedDict):

@@ -41,7 +41,7 @@ CODES = {
 DONE, REFUSED, FELL, BACK, CUT, UNDONE = "done", "refused", "failed", "rolled back", "interrupted", "undone"
 OUTCOMES = {
     DONE: "it did what it was for; a reason beside it says what is still wrong with the machine",
-    REFUSED: "a daemon's own check objected, or somebody had edited the files; nothing was changed",
+    REFUSED: "a daemon's own check objected, somebody had edited the files, or mailcfg had a reason; all is as it was",
     FELL: "it ended with an error; what it had done may stay, and the reason says what",
     BACK: "a daemon did not work with the new files: those of before are back",
     CUT: "it ended without a word (power, a killed agent); what it had done may stay",

@@ -143,8 +143,12 @@ class Found(TypedDict, total=False):
 
 State = Found | None  # None for nothing
 
-# Who does something to a machine: the person, the address that they come from, the task.
-By = TypedDict("By", {"who": str, "from": str, "task": str})
+# Who does something to a machine: the person, and the address that they come from; the task.
+Author = TypedDict("Author", {"who": str, "from": str})
+
+
+class By(Author):
+    task: str
 
 
 class Files(TypedDict):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import grp
 import io
 import json
@@ -28,6 +29,7 @@ from mailops.remote.accounts import (
     commands,
     crypt,
     database,
+    past,
     senders,
     sessions,
 )
@@ -56,6 +58,8 @@ WANTED: dict[str, Any] = {
 
 class Link:
     """A laptop that answers from a table and writes down what it was asked and told."""
+
+    origin = "192.0.2.7"
 
     def __init__(self, **answers: Callable[[Any], Any]) -> None:
         self.answers = answers
@@ -478,6 +482,32 @@ def test_a_command_never_shows_its_password() -> None:
     assert SECRET not in repr(command)
 
 
+# --- the history -----------------------------------------------------------------------------------------
+
+
+def test_who_changed_whom_is_noted_in_the_vault_and_no_password(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    def do(*argv: str) -> None:
+        with contextlib.suppress(AgentError):
+            accounts.perform(accounts.parse(argv), place, {"who": "me@here", "from": "192.0.2.7"}, lambda _: OTHER)
+
+    monkeypatch.setattr(os, "fchown", lambda *_: None)
+    do("adduser", "ann@example.test")
+    do("adduser", "ann@example.test")  # changes nothing
+    do("passwd", "ann@example.test")
+    do("lsuser")
+    do("rmuser", "ghost@example.test")
+    file = Path(past.path_of(place.database))
+    found = past.entries(place.database, 10)
+    assert [(entry["task"], entry["outcome"], entry["why"], entry["changed"]) for entry in found] == [
+        ("mailcfg adduser", "done", "", {"accounts": ["added ann@example.test"]}),
+        ("mailcfg passwd", "done", "", {"accounts": ["changed the password of ann@example.test"]}),
+        ("mailcfg rmuser", "refused", "there is no user ghost@example.test", {}),
+    ]
+    assert {(entry["who"], entry["from"]) for entry in found} == {("me@here", "192.0.2.7")}
+    assert OTHER not in file.read_text()
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
 # --- the machine's door ----------------------------------------------------------------------------------
 
 
@@ -643,15 +673,15 @@ def test_a_remark_names_the_task_too(here: dict[str, Any], capsys: pytest.Captur
 
 
 def test_what_comes_from_the_laptop_is_checked(here: dict[str, Any]) -> None:
-    answer = accounts.call({"argv": ["adduser", "a@example.test", SECRET]}, Link())
+    answer = accounts.call({"argv": ["adduser", "a@example.test", SECRET], "who": "me@here"}, Link())
     assert answer["code"] == 2
     assert SECRET not in json.dumps(answer)
-    answer = accounts.call({"argv": ["adduser", "a@example.test"]}, Link(hash=lambda email: SECRET))
+    answer = accounts.call({"argv": ["adduser", "a@example.test"], "who": "me@here"}, Link(hash=lambda email: SECRET))
     assert answer["code"] == 1
     assert SECRET not in json.dumps(answer)
     here["open"] = False
     with pytest.raises(AgentError) as caught:
-        accounts.call({"argv": ["lsdom"]}, Link())
+        accounts.call({"argv": ["lsdom"], "who": "me@here"}, Link())
     assert caught.value.code == 5
 
 

@@ -20,9 +20,10 @@ from typing import Any
 import pytest
 
 from mailops.remote import bootstrap, machine
+from mailops.remote.accounts import past
 from mailops.remote.changes import candidate, drift, generations, history, rollback, run, sources, transaction, validate
 from mailops.remote.services import daemon_log, probe, srs
-from mailops.remote.shared.errors import AgentError
+from mailops.remote.shared.errors import REFUSED, AgentError
 from mailops.remote.system import asleep, dpkg, lock, packages, shell
 from mailops.remote.system import units as services
 from mailops.remote.system.files import observe
@@ -595,6 +596,29 @@ def test_an_edit_that_closed_its_file_to_others_is_not_shown(paper: Paper) -> No
     (paper.etc / "dovecot.conf").chmod(0o600)
     (entry,) = drift.call({}, None)["files"]
     assert (entry["state"], entry["secret"], entry["after"]) == ("edited", True, None)
+
+
+def test_a_refused_run_has_the_daemons_words_in_the_history() -> None:
+    words = ["postfix: main.cf, line 3: missing '='"]
+    assert history.reason(AgentError("refused by checks", outcome=REFUSED, more=words)).endswith(f"; {words[0]}")
+    assert history.reason(AgentError("no answer", more=words)) == "no answer"
+    assert len(history.reason(AgentError("no", outcome=REFUSED, more=["x" * 5000]))) <= history.REASON
+
+
+def test_history_has_what_mailcfg_did_while_the_vault_is_open(
+    paper: Paper, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paper.push(paper.file("main.cf", b"1"))
+    database, by = str(tmp_path / "mail.sqlite"), {"who": "ann on the machine", "from": "its console"}
+    monkeypatch.setattr(os, "fchown", lambda *_: None)
+    past.note(database, "passwd", by, ["changed the password of bob@example.test"])
+    monkeypatch.setattr(machine, "manifest", lambda: {"accounts": {"database": database}, "vault": {}})
+    monkeypatch.setattr(machine, "vault_is_open", lambda _: True)
+    assert [entry["task"] for entry in history.call({"count": 5}, None)["entries"]] == ["push", "mailcfg passwd"]
+    assert [entry["task"] for entry in history.call({"count": 1}, None)["entries"]] == ["mailcfg passwd"]
+    monkeypatch.setattr(machine, "vault_is_open", lambda _: False)
+    closed = history.call({"count": 5}, None)
+    assert ([entry["task"] for entry in closed["entries"]], closed["unseen"]) == (["push"], True)
 
 
 def test_history_names_no_mailbox(paper: Paper) -> None:

@@ -12,6 +12,8 @@ from invoke import Collection, task
 from mailops.cli.words import WordsTask, WordTask
 
 JSON = {"json": "print JSON on stdout, progress on stderr"}
+WRITE = {"write": "write it into hosts.toml, too, without asking"}
+YES = {"yes": "do it although machines or the administrator depend on it, without asking"}
 OVERWRITE = {"overwrite": "replace files that were edited on the machine, too"}
 
 
@@ -189,8 +191,8 @@ def trust(c: Any, name: str, fingerprint: str = "") -> None:
     trust.trust(c, name, fingerprint)
 
 
-@task(help={"command": "a mailcfg command and its words, quoted as one", **JSON})
-def mailcfg(c: Any, command: str, json: bool = False) -> None:
+@task(help={"command": "a mailcfg command and its words, quoted as one", **WRITE, **YES, **JSON})
+def mailcfg(c: Any, command: str, write: bool = False, yes: bool = False, json: bool = False) -> None:
     """Run a mailcfg command; `fab mailcfg help` lists them.
 
     A password left out is asked for, without echo.
@@ -201,7 +203,7 @@ def mailcfg(c: Any, command: str, json: bool = False) -> None:
 
     from mailops import accounts
 
-    accounts.run(c, shlex.split(command), json)
+    accounts.run(c, shlex.split(command), json, write=write, yes=yes)
 
 
 @task(
@@ -314,26 +316,26 @@ def queue_release(c: Any, ids: str | None = None, all: bool = False) -> None:
     queue.change(c, "queue.release", ids, "all" if all else "")
 
 
-@task(name="add", help={"email": "the whole address", **JSON})
-def user_add(c: Any, email: str, json: bool = False) -> None:
+@task(name="add", help={"email": "the whole address", **WRITE, **JSON})
+def user_add(c: Any, email: str, write: bool = False, json: bool = False) -> None:
     """Add a user; the password is asked for.
 
     Example: fab user.add ann@example.test
     """
     from mailops import accounts
 
-    accounts.run(c, ["adduser", accounts.whole(email)], json)
+    accounts.run(c, ["adduser", accounts.whole(email)], json, write=write)
 
 
-@task(name="rm", help={"email": "the whole address", **JSON})
-def user_rm(c: Any, email: str, json: bool = False) -> None:
+@task(name="rm", help={"email": "the whole address", **WRITE, **YES, **JSON})
+def user_rm(c: Any, email: str, write: bool = False, yes: bool = False, json: bool = False) -> None:
     """Remove a user; the mail stays in the vault.
 
     Example: fab user.rm ann@example.test
     """
     from mailops import accounts
 
-    accounts.run(c, ["rmuser", email], json)
+    accounts.run(c, ["rmuser", email], json, write=write, yes=yes)
 
 
 @task(name="ls", help={"domain": "only this domain", **JSON})
@@ -347,8 +349,8 @@ def user_ls(c: Any, domain: str = "", json: bool = False) -> None:
     accounts.run(c, ["lsuser", *([domain] if domain else [])], json)
 
 
-@task(name="passwd", help={"email": "the whole address", **JSON})
-def user_passwd(c: Any, email: str, json: bool = False) -> None:
+@task(name="passwd", help={"email": "the whole address", **YES, **JSON})
+def user_passwd(c: Any, email: str, yes: bool = False, json: bool = False) -> None:
     """Change a user's password, at once.
 
     The new one is asked for, without echo.
@@ -357,18 +359,18 @@ def user_passwd(c: Any, email: str, json: bool = False) -> None:
     """
     from mailops import accounts
 
-    accounts.run(c, ["passwd", email], json)
+    accounts.run(c, ["passwd", email], json, yes=yes)
 
 
-@task(name="disable", help={"email": "the whole address", **JSON})
-def user_disable(c: Any, email: str, json: bool = False) -> None:
+@task(name="disable", help={"email": "the whole address", **YES, **JSON})
+def user_disable(c: Any, email: str, yes: bool = False, json: bool = False) -> None:
     """Keep a user from logging in; mail still arrives.
 
     Example: fab user.disable ann@example.test
     """
     from mailops import accounts
 
-    accounts.run(c, ["disable", email], json)
+    accounts.run(c, ["disable", email], json, yes=yes)
 
 
 @task(name="enable", help={"email": "the whole address", **JSON})
@@ -382,26 +384,49 @@ def user_enable(c: Any, email: str, json: bool = False) -> None:
     accounts.run(c, ["enable", email], json)
 
 
-@task(name="add", help={"src": "the address that is written to", "dst": "where its mail goes", **JSON})
-def alias_add(c: Any, src: str, dst: str, json: bool = False) -> None:
+@task(
+    name="add",
+    help={"src": "the address that is written to, or @domain", "dst": "where its mail goes", **WRITE, **JSON},
+)
+def alias_add(c: Any, src: str, dst: str, write: bool = False, json: bool = False) -> None:
     """Add an alias.
 
     Example: fab alias.add sales@example.test user1@example.test
     """
     from mailops import accounts
 
-    accounts.run(c, ["addalias", src, dst], json)
+    accounts.run(c, ["addalias", src, dst], json, write=write)
 
 
-@task(name="rm", help={"src": "an alias address, or the number that alias.ls shows", **JSON})
-def alias_rm(c: Any, src: str, json: bool = False) -> None:
+@task(
+    name="rm",
+    klass=WordTask,
+    positional=["src", "dst"],
+    help={
+        "src": "an alias address, or the number that alias.ls shows",
+        "dst": "the one destination to remove; all of them if left out",
+        "left": "in place of both: the aliases that left hosts.toml",
+        **WRITE,
+        **YES,
+        **JSON,
+    },
+)
+def alias_rm(  # noqa: PLR0913, PLR0917 - words and flags of a command line
+    c: Any,
+    src: str | None = None,
+    dst: str | None = None,
+    left: bool = False,
+    write: bool = False,
+    yes: bool = False,
+    json: bool = False,
+) -> None:
     """Remove an alias, by its address or by its number.
 
     Example: fab alias.rm sales@example.test
     """
     from mailops import accounts
 
-    accounts.run(c, ["rmalias", *(["-id"] if src.isdigit() else []), src], json)
+    accounts.run(c, accounts.aliases(src, dst, left), json, write=write, yes=yes)
 
 
 @task(name="ls", help={"domain": "only this domain", **JSON})
@@ -415,26 +440,26 @@ def alias_ls(c: Any, domain: str = "", json: bool = False) -> None:
     accounts.run(c, ["lsalias", *([domain] if domain else [])], json)
 
 
-@task(name="add", help={"domain": "a domain whose mail this server takes", **JSON})
-def domain_add(c: Any, domain: str, json: bool = False) -> None:
+@task(name="add", help={"domain": "a domain whose mail this server takes", **WRITE, **JSON})
+def domain_add(c: Any, domain: str, write: bool = False, json: bool = False) -> None:
     """Add a domain.
 
     Example: fab domain.add third.test
     """
     from mailops import accounts
 
-    accounts.run(c, ["adddom", domain], json)
+    accounts.run(c, ["adddom", domain], json, write=write)
 
 
-@task(name="rm", help={"domain": "a domain that mailcfg knows", **JSON})
-def domain_rm(c: Any, domain: str, json: bool = False) -> None:
+@task(name="rm", help={"domain": "a domain that mailcfg knows", **WRITE, **YES, **JSON})
+def domain_rm(c: Any, domain: str, write: bool = False, yes: bool = False, json: bool = False) -> None:
     """Remove a domain; its mail stays in the vault.
 
     Example: fab domain.rm third.test
     """
     from mailops import accounts
 
-    accounts.run(c, ["rmdom", domain], json)
+    accounts.run(c, ["rmdom", domain], json, write=write, yes=yes)
 
 
 @task(name="ls", help=JSON)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -34,10 +35,11 @@ if TYPE_CHECKING:
     from mailops.ssh.machine import Machine
 
 
-def run(c: Any, argv: Sequence[str], as_json: bool = False) -> None:
+def run(c: Any, argv: Sequence[str], as_json: bool = False, write: bool = False, yes: bool = False) -> None:
     """Do a mailcfg command on the site's mailhost. MailopsError, with mailcfg's exit code, when refused.
 
-    What can be refused here is refused before there is a connection.
+    What can be refused here is refused before there is a connection. `write`: into hosts.toml, too; `yes`: although
+    machines or the administrator depend on it.
     """
     from mailops import fleet
 
@@ -47,8 +49,57 @@ def run(c: Any, argv: Sequence[str], as_json: bool = False) -> None:
         return
     site = fleet.load()
     host = fleet.select(c, site, having("accounts"))[0]
+    if not yes:
+        _warn(site, command)
     with fleet.machine(c, site, host, quiet=as_json) as machine:
-        mailcfg(machine, command, as_json)
+        done = mailcfg(machine, command, as_json)
+    _list(site, done, write, as_json)
+
+
+def _warn(site: Site, command: remote.Command) -> None:
+    """Ask first where machines or the administrator depend on it; MailopsError unless the answer is yes."""
+    from mailops.site import listing
+
+    if why := listing.needed(site, command):
+        if not sys.stdin.isatty():
+            raise MailopsError(f"{why}; nothing was changed", "--yes does it all the same", BAD_INPUT)
+        print(f"{why}.")
+        if not _agrees("Do it all the same? [y/N] ", usual=False):
+            raise MailopsError("nothing was changed")
+
+
+def _list(site: Site, done: remote.Command, write: bool, quiet: bool) -> None:
+    """Have hosts.toml say what was done: with `write`, or when the person at the terminal agrees."""
+    from mailops.site import listing
+
+    change = listing.change(site, done)
+    if change is None:
+        return
+    if not write and (quiet or not sys.stdin.isatty()):
+        print(f"note: {change.told(site.path.name)}; --write changes that, too", file=sys.stderr)
+    elif write or _agrees(f"{change.told(site.path.name)}; change that, too? [Y/n] ", usual=True):
+        change.write(site.path)
+        more = "; next: fab bootstrap, then publish its records: fab dkim.ls" if done.name == "adddom" else ""
+        print(f"{site.path.name} is changed{more}", file=sys.stderr)
+
+
+def _agrees(question: str, usual: bool) -> bool:
+    try:
+        answer = input(question).strip().lower()
+    except EOFError:
+        return False
+    return answer in ("y", "yes") or (usual and not answer)
+
+
+def aliases(src: str | None, dst: str | None, left: bool) -> list[str]:
+    """What `alias.rm` has mailcfg do; MailopsError (2) where it is not said which aliases are to go."""
+    if left == bool(src):
+        raise MailopsError(
+            "which alias?", "fab alias.rm ADDRESS, fab alias.rm NUMBER, or fab alias.rm --left", BAD_INPUT
+        )
+    if src is None:
+        return ["rmalias", "-left"]
+    return ["rmalias", *(["-id"] if src.isdigit() else []), src, *([dst] if dst else [])]
 
 
 def parse(argv: Sequence[str]) -> remote.Command:
@@ -66,8 +117,9 @@ def whole(email: str) -> str:
     return email
 
 
-def mailcfg(machine: Machine, command: remote.Command, as_json: bool = False) -> None:
-    """Have `machine` do `command`, and print what it says, as a table or as JSON."""
+def mailcfg(machine: Machine, command: remote.Command, as_json: bool = False) -> remote.Command:
+    """Have `machine` do `command`, and print what it says, as a table or as JSON. Returns what that was: an alias that
+    was named by its number is known then."""
     from mailops import fleet
 
     args: MailcfgArgs = {"argv": [command.name, *command.words], "who": fleet.who()}
@@ -82,6 +134,8 @@ def mailcfg(machine: Machine, command: remote.Command, as_json: bool = False) ->
             print(secrets.mask(line))
     if answer["code"]:
         raise MailopsError(answer["error"], answer["hint"], answer["code"])
+    removed = answer.get("removed", [])
+    return remote.Command("rmalias", tuple(removed[0])) if command.words[:1] == ("-id",) and removed else command
 
 
 def hashes(site: Site, emails: Sequence[str]) -> dict[str, str]:

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from mailops import fleet
 from mailops.errors import FAILED, LOCKED, MailopsError
-from mailops.roles import MADE
+from mailops.roles import MADE, runs
+from mailops.services import accounts
 from mailops.ssh.machine import BareMachine, Machine
 
 if TYPE_CHECKING:
-    from mailops.remote.shared.calls import NotSetUp, Status
+    from mailops.remote.shared.calls import NotSetUp, Status, StatusArgs
 
 STATES = {"up": "✓ up", "degraded": "✗ degraded", "locked": "● locked", "bare": "● not set up"}
 GIB = 1 << 30
@@ -44,9 +45,17 @@ def show(c: Any, as_json: bool = False, quiet: bool = False) -> None:
 
 def _ask(machine: Machine) -> Status | NotSetUp:
     try:
-        return machine.call("status", {})
+        return machine.call("status", _listed(machine))
     except BareMachine as bare:
         return {"state": "bare", "release": bare.release}
+
+
+def _listed(machine: Machine) -> StatusArgs:
+    """What hosts.toml lists by now, for who has accounts to compare."""
+    if not runs(machine.host.role, "accounts"):
+        return {}
+    wanted = accounts.listed(machine.site)
+    return {"accounts": {"domains": [*wanted.domains], "users": [*wanted.users], "aliases": [*wanted.aliases]}}
 
 
 def _lines(name: str, result: Status | NotSetUp) -> list[str]:
@@ -111,6 +120,7 @@ def _odd(name: str, result: Status) -> list[str]:
     if oldest := result.get("oldest"):
         odd.append(f"the oldest message in the queue waits: {oldest['reason']}; see: fab -H {name} queue")
     odd += [fleet.told(name, line) for line in result.get("certificate_fault", [])]
+    odd += [fleet.told(name, line) for line in result.get("accounts", [])]
     odd += [f"{line}; next, as root there: reboot; then fab -H {name} unlock" for line in result.get("reboot", [])]
     if damage := result["vault"] and result["vault"].get("damage"):
         odd.append(f"{damage['what']}; next: {damage['next']}")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sqlite3
 import time
 from typing import TYPE_CHECKING
 
 from . import machine
+from .accounts import agree
 from .certificates import certificate as certificates
 from .changes import drift, generations, sources, transaction
 from .health import look, reboot, swap
@@ -18,15 +21,15 @@ from .system import units as services
 from .vault import conf
 
 if TYPE_CHECKING:
-    from .shared.calls import Link, Nothing, NotSetUp, Served, Status, VaultState
-    from .shared.forms import Vault
+    from .shared.calls import Link, Nothing, NotSetUp, Served, Status, StatusArgs, VaultState
+    from .shared.forms import Manifest, Vault
 
 # What is not looked at, by whether the vault is open: None for one that does not answer, and would not let go of us.
 HIDDEN = {True: (), False: look.IN_THE_VAULT, None: (*look.IN_THE_VAULT, "disk")}
 CERTIFICATE = "/etc/mailops/tls/fullchain.pem"
 
 
-def call(args: Nothing, link: Link) -> Status | NotSetUp:
+def call(args: StatusArgs, link: Link) -> Status | NotSetUp:
     """The agent call behind `fab status`; sizes in bytes, times in seconds."""
     facts = machine.facts()
     try:
@@ -81,7 +84,16 @@ def call(args: Nothing, link: Link) -> Status | NotSetUp:
         "certificates": certificates.shown(wanted["certificates"]),
         "certificate_fault": certificates.look(wanted["certificates"]),
         "reboot": reboot.needed(),
+        "accounts": _accounts(wanted, args) if opened else [],
     }
+
+
+def _accounts(wanted: Manifest, args: StatusArgs) -> list[str]:
+    """Where they and hosts.toml do not agree. What is wrong with the database is told elsewhere (`look`)."""
+    with contextlib.suppress(AgentError, sqlite3.Error):
+        if wanted["accounts"]:
+            return agree.look(wanted["accounts"]["database"], args.get("accounts"))
+    return []
 
 
 def certificate(args: Nothing, link: Link) -> Served:

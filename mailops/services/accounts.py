@@ -12,9 +12,19 @@ def database(site: Site) -> str:
     return f"{site.vault}/db/mail.sqlite"
 
 
+def listed(site: Site) -> Accounts:
+    """What hosts.toml wants there to be."""
+    aliases = (*site.mail_aliases, *site.system_aliases())
+    return Accounts(
+        database=database(site),
+        domains=site.mail_domains,
+        users=tuple(user.email for user in site.mail_users),
+        aliases=tuple((alias.src, alias.dst) for alias in aliases),
+    )
+
+
 def service(at: At) -> Service:
     site = at.site
-    aliases = (*site.mail_aliases, *site.system_aliases())
     return Service(
         directories=(
             Directory(f"{site.vault}/db", 0o750, "root", "mailauth"),
@@ -23,12 +33,7 @@ def service(at: At) -> Service:
         ties=(Tie("mailops-accounts.timer", timed=True), Tie("mailops-accounts.service", timed=True)),
         attributes={"/usr/bin/mailcfg": (0o755, "root", "root")},
         names={"database": database(site)},
-        accounts=Accounts(
-            database=database(site),
-            domains=site.mail_domains,
-            users=tuple(user.email for user in site.mail_users),
-            aliases=tuple((alias.src, alias.dst) for alias in aliases),
-        ),
+        accounts=listed(site),
     )
 
 

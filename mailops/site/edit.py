@@ -12,7 +12,7 @@ import re
 import tempfile
 import threading
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,84 @@ def set_value(path: Path, keys: tuple[str, ...], value: Value) -> None:
             raise MailopsError(
                 f"{path}: {'.'.join(keys)} cannot be set: {error}", "Write it by hand.", BAD_INPUT
             ) from None
+
+
+def change_list(
+    path: Path, key: str, add: Sequence[Any], remove: Sequence[int], check: Callable[[Path, Path], None]
+) -> None:
+    """Add items at the end of the list `key`, and take those at the numbers `remove` out (from 0).
+
+    As `set_value`; `check(new, path)` may object, by a MailopsError, to the new file before it takes that one's place.
+    A list that is not there begins with what it is without that: `mail_domains` with the site's own.
+    """
+    with _lock:
+        target = path.resolve()
+        try:
+            before = target.read_bytes().decode()
+            after = _with_list(before, key, add, remove)
+            _replace(target, after.encode(), lambda new: check(new, path))
+        except OSError as error:
+            raise MailopsError(f"{path}: cannot be changed: {error.strerror}", code=BAD_INPUT) from None
+        except (ValueError, RecursionError) as error:
+            raise MailopsError(f"{path}: {key} cannot be changed: {error}", "Write it by hand.", BAD_INPUT) from None
+
+
+def _with_list(text: str, key: str, add: Sequence[Any], remove: Sequence[int]) -> str:
+    data = tomllib.loads(text)
+    known = data.get(key, [data["domain"]] if key == "mail_domains" else [])
+    wanted = data | {key: [*(item for at, item in enumerate(known) if at not in remove), *add]}
+    if key not in data:
+        return next(each for each in _new_list(text, key, wanted[key]) if tomllib.loads(each) == wanted)
+    after = _with_tomlkit_list(text, key, add, remove)
+    if tomllib.loads(after) != wanted:
+        raise ValueError("there is no place for it")
+    return after
+
+
+def _new_list(text: str, key: str, items: list[Any]) -> Iterator[str]:
+    """As a new line before the first table, where somebody would have written it."""
+    import tomlkit
+
+    lines = text.splitlines(keepends=True)
+    value = tomlkit.array()
+    for item in items:
+        value.append(_inline(item))
+    if any(isinstance(item, dict) for item in items):
+        value.multiline(True)
+    for place in _places(lines, (key,)):
+        yield "".join([*lines[:place], f"{key} = {value.as_string()}\n", *lines[place:]])
+
+
+def _with_tomlkit_list(text: str, key: str, add: Sequence[Any], remove: Sequence[int]) -> str:
+    import tomlkit
+
+    document = tomlkit.parse(text)
+    items: Any = document[key]
+    is_tables = isinstance(items, tomlkit.items.AoT)
+    for at in sorted(remove, reverse=True):
+        del items[at]
+    for item in add:
+        items.append(tomlkit.item(item) if is_tables else _inline(item))
+    return tomlkit.dumps(document)
+
+
+def _inline(item: Any) -> Any:
+    """A row as people write it: { src = "a@example.org", dst = "b@example.org" }"""
+    import tomlkit
+
+    return tomlkit.value(_written(item))
+
+
+def _written(item: Any) -> str:
+    import tomlkit
+
+    if isinstance(item, dict):
+        return (
+            "{ "
+            + ", ".join(f"{tomlkit.key(name).as_string()} = {_written(value)}" for name, value in item.items())
+            + " }"
+        )
+    return str(tomlkit.item(item).as_string())
 
 
 def _edited(text: str, keys: tuple[str, ...], value: Value) -> str:
@@ -136,7 +214,7 @@ def _with_tomlkit(text: str, keys: tuple[str, ...], value: Value) -> str:
     return tomlkit.dumps(document)
 
 
-def _replace(target: Path, content: bytes) -> None:
+def _replace(target: Path, content: bytes, check: Callable[[Path], None] = lambda _: None) -> None:
     """Put a finished file in the place of the old one: a reader, or a power cut, sees one of the two."""
     status = target.stat()
     handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
@@ -148,6 +226,7 @@ def _replace(target: Path, content: bytes) -> None:
             os.fchmod(handle, status.st_mode & 0o7777)
             file.flush()
             os.fsync(handle)
+        check(Path(name))
         os.replace(name, target)
     except BaseException:
         with suppress(FileNotFoundError):

@@ -149,7 +149,7 @@ STATUS = record(
     | {"versions": table(line(CELL), 20, name=PACKAGE), "upgraded": line()}
     | {"able": listing(UNIT, 100), "oldest": maybe(record({"since": WHEN, "reason": line(SHORT)}))}
     | {"certificates": listing(record({"names": listing(line(CELL), 200), "ends": WHEN}), 10)}
-    | {"reboot": listing(line(), 5)},
+    | {"reboot": listing(line(), 5), "accounts": listing(line(), 50)},
 )
 TOOK = real(-MAXIMUM_TIME)  # seconds; earlier versions took them from a clock that could be set back
 PAST = record(
@@ -195,7 +195,9 @@ RESULT: dict[str, Shape] = {
     "generations": record({"active": number(), "generations": listing(GENERATION, 1000)}),
     "diff": record({"from": number(), "to": number(), "files": ENTRIES}),
     "drift": record({"files": ENTRIES, "unpushed": NAMES, "locked": flag}, {"generation": number()}),
-    "mailcfg": record(SAID | {"code": one_of(0, FAILED, BAD_INPUT), "rows": maybe(rows)}),
+    "mailcfg": record(
+        SAID | {"code": one_of(0, FAILED, BAD_INPUT), "rows": maybe(rows)}, {"removed": listing(listing(line(CELL), 2))}
+    ),
     "dkim": record({"keys": dkim_keys, "made": NAMES}),
     "queue": record(COUNTS | {"now": WHEN, "messages": listing(WAITING, 10_000)}),
     "queue.flush": record(COUNTS),

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from ..shared.address import can_log_in, domain_of, without_detail
 from ..shared.errors import AgentError
 
+Row = tuple[str, tuple[str, ...]]  # its kind, and what `listed` has of it
+
 
 @dataclass(frozen=True)
 class Place:
@@ -19,7 +21,8 @@ class Place:
     mail: str  # the folder that holds <domain>/<user>/Maildir
     domains: frozenset[str] = frozenset()
     users: frozenset[str] = frozenset()
-    aliases: frozenset[tuple[str, str]] = frozenset()
+    aliases: frozenset[tuple[str, ...]] = frozenset()
+    left: frozenset[tuple[str, ...]] = frozenset()  # aliases that it had, and that are still here
 
 
 @dataclass
@@ -32,6 +35,8 @@ class Work:
     lines: list[str] = field(default_factory=list)
     rows: list[dict[str, str | int]] | None = None
     changes: list[str] = field(default_factory=list)  # those of the lines that say what was changed
+    came: list[Row] = field(default_factory=list)  # that somebody wants here, there already or not
+    went: list[Row] = field(default_factory=list)  # that were removed
 
     def did(self, what: str) -> None:
         self.lines.append(what)
@@ -65,6 +70,7 @@ class NeedsPassword(Exception):
 
 
 def _adddom(work: Work, name: str) -> None:
+    work.came.append(("domains", (name,)))
     if work.has("domains", name=name):
         return work.lines.append(f"{name} is there already")
     work.db.execute("INSERT INTO domains(name) VALUES (?)", (name,))
@@ -79,6 +85,7 @@ def _rmdom(work: Work, name: str) -> None:
     if not work.has("domains", name=name):
         raise AgentError(f"{name} is not a domain of this machine", hint="mailcfg lsdom")
     work.db.execute("DELETE FROM domains WHERE name = ?", (name,))
+    work.went.append(("domains", (name,)))
     work.did(f"removed {name}; mail for it is refused from now on")
     if has := _contents(work, name):
         work.lines.append(f"dormant until it is added again: {has}")
@@ -101,6 +108,7 @@ def _adduser(work: Work, email: str) -> None:
     if not can_log_in(email):
         hint = "use letters, digits, '.', '_' and '-' before the @"
         raise AgentError(f"{email} could not log in: Dovecot does not allow such a name", hint=hint)
+    work.came.append(("users", (email,)))
     if work.has("users", email=email):
         return work.lines.append(f"{email} is there already; its password stays as it is")
     _need_domain(work, email)
@@ -116,6 +124,7 @@ def _adduser(work: Work, email: str) -> None:
 def _rmuser(work: Work, email: str) -> None:
     _need_user(work, email)
     work.db.execute("DELETE FROM users WHERE email = ?", (email,))
+    work.went.append(("users", (email,)))
     work.did(f"removed {email}")
     if os.path.isdir(folder := work.home(email)):
         work.lines.append(f"its mail stays in {folder}")
@@ -165,6 +174,7 @@ def _lsuser(work: Work, name: str = "") -> None:
 
 
 def _addalias(work: Work, src: str, dst: str) -> None:
+    work.came.append(("aliases", (src, dst)))
     if work.has("aliases", src=src, dst=dst):
         return work.lines.append(f"{src} -> {dst} is there already")
     _need_domain(work, src)
@@ -174,18 +184,29 @@ def _addalias(work: Work, src: str, dst: str) -> None:
     work.did(f"added {src} -> {dst}")
     if src.startswith("@"):
         work.lines.append("it takes what no mailbox and no other alias there has; who is disabled keeps their mail")
-    if work.has("domains", name=domain_of(dst)) and not _exists(work, dst) and not _alias_of(work, dst):
+    if work.has("domains", name=domain_of(dst)) and not exists(work, dst) and not _alias_of(work, dst):
         work.lines.append(f"note: {dst} does not exist here, and what goes there will bounce")
 
 
-def _rmalias(work: Work, src: str, number: str = "") -> None:
-    where, value = ("id", number) if src == "-id" else ("src", src)
-    query = f"SELECT src, dst FROM aliases WHERE {where} = ?"  # noqa: S608
-    gone = work.db.execute(f"{query} ORDER BY id", (value,)).fetchall()
+def _rmalias(work: Work, src: str, which: str = "") -> None:
+    """All of an address, one by its number after "-id", the one to `which`; all that left hosts.toml after "-left"."""
+    if src == "-left":
+        if not work.place.left:
+            raise AgentError("no alias has left hosts.toml", hint="mailcfg lsalias")
+        for row in sorted(work.place.left):
+            _rmalias(work, *row)
+        return
+    if src == "-id":
+        where, values, what = "id = ?", [which], f"there is no alias with id {which}"
+    elif which:
+        where, values, what = "src = ? AND dst = ?", [src, which], f"{src} -> {which} is not an alias"
+    else:
+        where, values, what = "src = ?", [src], f"{src} is not an alias"
+    gone = work.db.execute(f"SELECT src, dst FROM aliases WHERE {where} ORDER BY id", values).fetchall()  # noqa: S608
     if not gone:
-        what = f"there is no alias with id {number}" if number else f"{src} is not an alias"
         raise AgentError(what, hint="mailcfg lsalias")
-    work.db.execute(f"DELETE FROM aliases WHERE {where} = ?", (value,))  # noqa: S608
+    work.db.execute(f"DELETE FROM aliases WHERE {where}", values)  # noqa: S608
+    work.went += [("aliases", row) for row in gone]
     for row in gone:
         work.did(f"removed {' -> '.join(row)}")
     if len(gone) > 1:
@@ -212,7 +233,7 @@ def objection(work: Work, src: str, dst: str) -> AgentError | None:
         if is_mailbox:
             return None  # beside other destinations: the mailbox keeps a copy
         return AgentError(f"{src} would be an alias of itself, and there is no such mailbox")
-    if src == f"@{domain_of(dst)}" and not _exists(work, dst):
+    if src == f"@{domain_of(dst)}" and not exists(work, dst):
         return AgentError(f"{dst} does not exist here: {src} would lead to itself", hint=f"mailcfg adduser {dst}")
     if _reaches(work, dst, src):
         return AgentError(f"{src} -> {dst} would make a loop: mail for {dst} comes back to {src} already")
@@ -233,7 +254,7 @@ def _reaches(work: Work, start: str, goal: str) -> bool:
         if here not in seen:
             seen.add(here)
             key = _alias_of(work, here)
-            if key == goal or (goal == f"@{domain_of(here)}" and not _exists(work, here)):
+            if key == goal or (goal == f"@{domain_of(here)}" and not exists(work, here)):
                 return True
             waiting += work.column("SELECT dst FROM aliases WHERE src = ?", key)
     return False
@@ -251,7 +272,7 @@ def _alias_of(work: Work, email: str) -> str:
     return whole if work.has("aliases", src=whole) else ""
 
 
-def _exists(work: Work, email: str) -> bool:
+def exists(work: Work, email: str) -> bool:
     """As a mailbox, or an alias of its own."""
     names = (email, without_detail(email))
     return any(work.has("users", email=name) or work.has("aliases", src=name) for name in names)
@@ -260,7 +281,7 @@ def _exists(work: Work, email: str) -> bool:
 def _mention_catch_all(work: Work, email: str) -> bool:
     """Whether an alias for the whole domain takes what is for `email` now, which is nobody's any more."""
     whole = f"@{domain_of(email)}"
-    if _exists(work, email) or _alias_of(work, email) != whole or email == whole:
+    if exists(work, email) or _alias_of(work, email) != whole or email == whole:
         return False
     others = [dst for dst in work.column("SELECT dst FROM aliases WHERE src = ? ORDER BY dst", whole) if dst != email]
     if others:
@@ -289,7 +310,7 @@ def _explain_nothing(work: Work, name: str, what: str) -> None:
 
 def _mention_hosts_toml(work: Work, listed: bool) -> None:
     if listed:
-        work.lines.append("note: hosts.toml still lists it, and the next bootstrap adds it again")
+        work.lines.append("note: hosts.toml still lists it; it stays away until somebody adds it by hand")
 
 
 def _contents(work: Work, name: str) -> str:

@@ -16,8 +16,7 @@ from ..shared import passwords
 from ..shared.errors import BAD_INPUT, FAILED, INTERRUPTED, LOCKED, AgentError
 from ..shared.mailcfg import HELP, Command, parse, read_password
 from ..shared.tables import table
-from . import crypt, database, past, senders, sessions
-from . import rows as account_rows
+from . import crypt, database, listed, past, senders, sessions
 from .commands import HANDLERS, NeedsPassword, Place, Work
 
 if TYPE_CHECKING:
@@ -85,7 +84,8 @@ def call(args: MailcfgArgs, link: Link) -> Mailcfg:
         if error.code not in (FAILED, BAD_INPUT):
             raise
         return answer | {"code": error.code, "error": error.message, "hint": error.hint}
-    return answer | {"lines": [*command.notes, *done.lines], "rows": done.rows}
+    removed = [list(row) for kind, row in done.went if kind == "aliases"]
+    return answer | {"lines": [*command.notes, *done.lines], "rows": done.rows, "removed": removed}
 
 
 def perform(command: Command, place: Place, by: Author, ask: Callable[[str], str], hashed: str | None = None) -> Work:
@@ -110,6 +110,7 @@ def execute(command: Command, place: Place, ask: Callable[[str], str], hashed: s
             work = Work(db, place, hashed)
             HANDLERS[command.name](work, *command.words)
             senders.keep(db, place.database)
+            _keep_listed(work)
     except NeedsPassword:
         return execute(command, place, ask, ask(command.words[0]))
     if command.name in ("adduser", "rmuser", "passwd", "disable", "enable"):
@@ -117,6 +118,18 @@ def execute(command: Command, place: Place, ask: Callable[[str], str], hashed: s
     if command.name in ("rmuser", "passwd", "disable"):
         work.lines += sessions.end(command.words[0]) + sessions.redirects(work.home(command.words[0]))
     return work
+
+
+def _keep_listed(work: Work) -> None:
+    """What is removed by hand stays away, and what is added by hand stays, whatever hosts.toml lists."""
+    known = listed.load(work.place.database)
+    for kind, row in work.came:
+        if known.came(kind, row):
+            work.lines.append("it stays, although it left hosts.toml")
+    for kind, row in work.went:
+        known.went(kind, row)
+    if work.came or work.went:
+        listed.save(work.place.database, known)
 
 
 def _here() -> Place:
@@ -127,8 +140,9 @@ def _here() -> Place:
         raise AgentError(
             "the vault, with the accounts, is locked", "fab unlock, or on the server's console: mailboot", LOCKED
         )
+    known = listed.load(path)
+    domains, users = ({name for (name,) in known.now[kind]} for kind in ("domains", "users"))
     homes = [user["home"] for user in applied["users"] if user["name"] == "vmail"]
     mail = homes[0] if homes else os.path.dirname(os.path.dirname(path)) + "/mail"
-    listed = account_rows.listed(path)
-    aliases = frozenset((src, dst) for src, dst in listed["aliases"])
-    return Place(path, mail, frozenset(listed["domains"]), frozenset(listed["users"]), aliases)
+    aliases = frozenset(known.now["aliases"]), frozenset(known.left["aliases"])
+    return Place(path, mail, frozenset(domains), frozenset(users), *aliases)

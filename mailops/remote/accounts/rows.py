@@ -1,24 +1,18 @@
-"""The mail accounts that hosts.toml wants: which are missing in the database, and adding them.
-
-What it wants is kept beside the database, in the vault, for mailcfg to know; the manifest outside names nobody.
-"""
+"""The mail accounts that hosts.toml wants: which are missing in the database, and adding them."""
 
 from __future__ import annotations
 
-import json
 import os
 import sqlite3
 from typing import TYPE_CHECKING
 
 from ..shared import passwords
 from ..shared.errors import LOCKED, AgentError
-from ..system.files import read, read_json
-from ..system.shell import write_atomic
-from . import database, senders
+from . import agree, database, listed, senders
 
 if TYPE_CHECKING:
     from ..shared.calls import Link
-    from ..shared.forms import Accounts, Listed
+    from ..shared.forms import Accounts
 
 
 def converge(wanted: Accounts, link: Link, dry_run: bool = False) -> list[str]:
@@ -33,6 +27,8 @@ def converge(wanted: Accounts, link: Link, dry_run: bool = False) -> list[str]:
             return [f"accounts in {path}, as far as they are missing: the vault is not open to look"]
         raise AgentError(f"{os.path.dirname(path)} is not there: the vault is locked", "fab unlock", LOCKED)
     new = not os.path.exists(path)
+    known = listed.load(path)
+    all_wanted, wanted = listed.rows_of(wanted), _without(wanted, known.gone)
     changes = [f"database {path}"] if new else database.mend(path, dry_run)
     if new or not _all_there(path, wanted):
         changes += _add_missing(path, wanted, link, dry_run, new)
@@ -41,28 +37,37 @@ def converge(wanted: Accounts, link: Link, dry_run: bool = False) -> list[str]:
         changes.append(f"table {table}")
     if changes and not dry_run:
         senders.ensure(path)
-    return changes + _keep_listed(path, wanted, dry_run, told=bool(changes))
+    return changes + _keep_listed(path, known, all_wanted, link, dry_run, told=bool(changes))
 
 
-def listed(path: str) -> Listed:
-    """The domains, users and aliases that hosts.toml had at the last bootstrap; `path` is the database."""
-    nothing: Listed = {"domains": [], "users": [], "aliases": []}
-    return nothing | read_json(_listed_file(path), "fab bootstrap", nothing)
+def _without(wanted: Accounts, gone: listed.Rows) -> Accounts:
+    """What somebody has removed here since hosts.toml listed it does not come back: a leaver has no first password."""
+    return {
+        "database": wanted["database"],
+        "domains": [name for name in wanted["domains"] if (name,) not in gone["domains"]],
+        "users": [email for email in wanted["users"] if (email,) not in gone["users"]],
+        "aliases": [(src, dst) for src, dst in wanted["aliases"] if (src, dst) not in gone["aliases"]],
+    }
 
 
-def _keep_listed(path: str, wanted: Accounts, dry_run: bool, told: bool) -> list[str]:
-    """A line only where nothing else tells that hosts.toml has other accounts now."""
-    listed: Listed = {"domains": wanted["domains"], "users": wanted["users"], "aliases": wanted["aliases"]}
-    content = json.dumps(listed).encode()
-    if read(_listed_file(path)) == content:
+def _keep_listed(  # noqa: PLR0913, PLR0917 - all that is known of them
+    path: str, known: listed.Listed, wanted: listed.Rows, link: Link, dry_run: bool, told: bool
+) -> list[str]:
+    """Tell where hosts.toml and the accounts differ, and keep it. A line only where nothing else tells that hosts.toml
+    has other accounts now."""
+    if os.path.exists(path):
+        with database.opened(path) as db:
+            now = known.follow(wanted, listed.there(db))
+            lines = [*agree.told(now), *([] if dry_run and told else agree.to_nobody(db))]
+    else:
+        now, lines = known.follow(wanted, wanted), []
+    for line in agree.few(lines):
+        link.say(line)
+    if now.content() == known.content():
         return []
     if not dry_run:
-        write_atomic(_listed_file(path), content, 0o600)
-    return [] if told else ["note which accounts hosts.toml lists"]
-
-
-def _listed_file(path: str) -> str:
-    return f"{os.path.dirname(path)}/listed.json"
+        listed.save(path, now)
+    return [] if told or now.now == known.now else ["note which accounts hosts.toml lists"]
 
 
 def _add_missing(path: str, wanted: Accounts, link: Link, dry_run: bool, new: bool) -> list[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Literal, NotRequired, Protocol, TypedDict, overload
 
-from .forms import Entry, Manifest
+from .forms import Entry, Manifest, Rows
 
 # --- What the laptop sends
 
@@ -64,6 +64,10 @@ class HistoryArgs(TypedDict):
 
 class RunArgs(TypedDict):
     who: str
+
+
+class StatusArgs(TypedDict):
+    accounts: NotRequired[Rows]  # what hosts.toml lists by now
 
 
 class MailcfgArgs(TypedDict):
@@ -348,6 +352,7 @@ class Status(TypedDict):
     certificates: list[Dated]
     certificate_fault: list[str]
     reboot: list[str]  # why it has to start again
+    accounts: list[str]  # where they and hosts.toml do not agree
 
 
 class Served(TypedDict):
@@ -360,6 +365,7 @@ class Mailcfg(TypedDict):
     rows: list[dict[str, str | int]] | None  # of a table
     error: str
     hint: str
+    removed: NotRequired[list[list[str]]]  # aliases: from, to
 
 
 class Key(TypedDict):

@@ -76,12 +76,17 @@ class Accounts(TypedDict):
     aliases: NotRequired[list[tuple[str, str]]]  # from, to
 
 
-class Listed(TypedDict):
+class Rows(TypedDict):
+    domains: list[str]
+    users: list[str]  # addresses
+    aliases: list[tuple[str, str]]  # from, to
+
+
+class Listed(Rows):
     """The accounts that hosts.toml had at the last bootstrap, kept in the vault."""
 
-    domains: list[str]
-    users: list[str]
-    aliases: list[tuple[str, str]]
+    left: NotRequired[Rows]  # that it had before and are still here
+    gone: NotRequired[Rows]  # that somebody has removed here
 
 
 class Dkim(TypedDict):

@@ -25,7 +25,9 @@ mailcfg <command>
  lsuser [<dom>]         List users, all or for a domain
 
  rmalias <src>          Remove alias
+ rmalias <src> <dst>    Remove alias to one destination
  rmalias -id <num>      Remove alias with given id
+ rmalias -left          Remove aliases that left hosts.toml
  rmdom <dom>            Remove domain
  rmuser <email>         Removes user
 
@@ -45,13 +47,15 @@ USAGE_OF = {
     "lsalias": "[<dom>]",
     "lsdom": "",
     "lsuser": "[<dom>]",
-    "rmalias": "<src> | -id <num>",
+    "rmalias": "<src> [<dst>] | -id <num> | -left",
     "rmdom": "<dom>",
     "rmuser": "<email>",
     "passwd": "<email> [<pw>]",
     "disable": "<email>",
     "enable": "<email>",
 }
+# Other ways to say which aliases are to go.
+ALIASES = {"-id": ["-id", "<num>"], "-left": ["-left"]}
 
 
 @dataclass(frozen=True)
@@ -76,7 +80,7 @@ def parse(argv: Sequence[str]) -> Command:
         raise AgentError(f"mailcfg has no command {name!r}", hint="mailcfg help", code=BAD_INPUT)
     takes = USAGE_OF[name].split()
     if name == "rmalias":
-        takes = ["-id", "<num>"] if words[:1] == ["-id"] else ["<src>"]
+        takes = ALIASES.get(words[0] if words else "", ["<src>", "[<dst>]"])
     least = sum(not word.startswith("[") for word in takes)
     if not least <= len(words) <= len(takes):
         raise AgentError(f"usage: mailcfg {name} {USAGE_OF[name]}".rstrip(), hint="mailcfg help", code=BAD_INPUT)
@@ -95,7 +99,7 @@ def _word(name: str, kind: str, text: str) -> str:
         if not (text.isascii() and text.isdigit() and len(text) < 19):
             raise AgentError(f"{text!r} is not the number of an alias", hint="mailcfg lsalias", code=BAD_INPUT)
         return text
-    if kind == "-id":
+    if kind in ALIASES:
         return kind
     if kind == "<src>" and (name == "addalias" or text.startswith("@")):  # one of before may go whatever it is
         return source(text)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -181,3 +182,66 @@ def test_a_failure_half_way_leaves_the_old_file(path: Path, monkeypatch: pytest.
         edit.set_value(path, ("domain",), "example.org")
     assert path.read_text() == TEXT
     assert list(path.parent.iterdir()) == [path]
+
+
+# --- Rows of a list
+
+LISTS = """\
+domain = "example.test"
+mail_users = [  # who has a mailbox
+    { email = "a@example.test", pw = { command = "pass a" } }, # the boss
+    { email = "b@example.test", pw = { env = "B" } },
+    # { email = "c@example.test" },
+]
+mail_aliases = [{ src = "s@example.test", dst = "a@example.test" }]
+
+# The machines
+[hosts.mail]
+role = "mailhost"
+"""
+NEW = {"email": "n@example.test", "pw": {"prompt": "First password of n"}}
+
+
+def listed(path: Path, key: str, add: list[Any] | None = None, remove: list[int] | None = None) -> str:
+    edit.change_list(path, key, add or [], remove or [], lambda new, _: tomllib.loads(new.read_text()) and None)
+    return path.read_text()
+
+
+def test_rows_come_and_go_and_the_rest_stays(path: Path) -> None:
+    path.write_text(LISTS)
+    row = '    { email = "n@example.test", pw = { prompt = "First password of n" } }'
+    after = listed(path, "mail_users", [NEW])
+    assert [line for line in after.splitlines() if line not in LISTS.splitlines()] == [row]
+    assert "# the boss" in after
+    assert tomllib.loads(after)["mail_users"][2] == NEW
+    gone = listed(path, "mail_users", remove=[1])
+    assert gone == after.replace('    { email = "b@example.test", pw = { env = "B" } },\n', "")
+    one = listed(path, "mail_aliases", [{"src": "@example.test", "dst": "b@example.test"}])
+    assert '"a@example.test" }, { src = "@example.test", dst = "b@example.test" }]' in one
+    assert tomllib.loads(listed(path, "mail_aliases", remove=[0, 1]))["mail_aliases"] == []
+
+
+def test_a_list_that_is_not_there_stands_above_the_machines(path: Path) -> None:
+    after = listed(path, "mail_domains", ["second.test"])
+    assert tomllib.loads(after)["mail_domains"] == ["example.test", "second.test"]
+    assert after.index("mail_domains") < after.index("# The machines")
+    assert tomllib.loads(listed(path, "mail_users", [NEW]))["mail_users"] == [NEW]
+
+
+def test_tables_of_their_own_stay_so(path: Path) -> None:
+    path.write_text('domain = "example.test"\n\n[[mail_aliases]]\nsrc = "a@b.test"\ndst = "c@b.test"\n')
+    after = listed(path, "mail_aliases", [{"src": "d@b.test", "dst": "c@b.test"}])
+    assert after.count("[[mail_aliases]]") == 2
+    assert tomllib.loads(listed(path, "mail_aliases", remove=[0]))["mail_aliases"] == [
+        {"src": "d@b.test", "dst": "c@b.test"}
+    ]
+
+
+def test_what_would_be_wrong_is_not_written(path: Path) -> None:
+    def check(new: Path, _: Path) -> None:
+        raise MailopsError("it would be wrong")
+
+    with pytest.raises(MailopsError, match="it would be wrong"):
+        edit.change_list(path, "mail_domains", ["second.test"], [], check)
+    assert path.read_text() == TEXT
+    assert [each.name for each in path.parent.iterdir()] == ["hosts.toml"]

@@ -216,7 +216,11 @@ HONEST: dict[str, dict[str, Any]] = {
         "held_packages": ["rspamd"],
     }
     | {"upgraded": "this machine runs Debian 13, and the configuration is for Debian 12"}
-    | {"certificate_fault": ["the certificate for mail.example.test is to be made anew"], "reboot": ["the kernel x"]}
+    | {
+        "certificate_fault": ["the certificate for mail.example.test is to be made anew"],
+        "accounts": ["a@example.test left hosts.toml; next: fab user.rm a@example.test"],
+        "reboot": ["the kernel x"],
+    }
     | {"certificates": [{"names": ["mail.example.test"], "ends": 3.0}], "able": ["nginx.service"]}
     | {"oldest": {"since": 1.0, "reason": "connection refused"}},
     "certificate": {"certificate": PEM},
@@ -233,7 +237,8 @@ HONEST: dict[str, dict[str, Any]] = {
     },
     "diff": {"from": 1, "to": 2, "files": [ENTRY]},
     "drift": {"files": [ENTRY], "unpushed": ["/etc/mailops/local/x"], "locked": False, "generation": 1},
-    "mailcfg": {"code": 0, "lines": ["added"], "rows": [{"id": 1, "src": "a@example.test"}], "error": "", "hint": ""},
+    "mailcfg": {"code": 0, "lines": ["added"], "rows": [{"id": 1, "src": "a@example.test"}], "error": "", "hint": ""}
+    | {"removed": [["a@example.test", "b@example.test"]]},
     "tunnel": {"password": "0123456789" * 4},
     "dkim": {"keys": [DKIM], "made": [DKIM["name"]]},
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import grp
 import io
 import json
@@ -26,9 +27,11 @@ from mailops import accounts as laptop
 from mailops.errors import MailopsError
 from mailops.remote import machine
 from mailops.remote.accounts import (
+    agree,
     commands,
     crypt,
     database,
+    listed,
     past,
     senders,
     sessions,
@@ -237,16 +240,16 @@ def test_what_hosts_toml_lists_is_kept_in_the_vault_and_told_when_nothing_else_i
     account_rows.converge(wanted, hashing())
     assert account_rows.converge(wanted, hashing()) == []
     path = wanted["database"]
-    assert account_rows.listed(path)["aliases"] == [list(row) for row in wanted["aliases"]]
+    assert listed.load(path).now["aliases"] == {tuple(row) for row in wanted["aliases"]}
     fewer = wanted | {"users": wanted["users"][:-1]}
     line = ["note which accounts hosts.toml lists"]
     assert account_rows.converge(fewer, hashing(), dry_run=True) == line
-    assert account_rows.listed(path)["users"] == wanted["users"]
+    assert listed.load(path).now["users"] == {(email,) for email in wanted["users"]}
     assert account_rows.converge(fewer, hashing()) == line
-    assert account_rows.listed(path)["users"] == fewer["users"]
+    assert listed.load(path).now["users"] == {(email,) for email in fewer["users"]}
     more = wanted | {"users": [*wanted["users"], "new@example.test"]}
     assert account_rows.converge(more, hashing()) == ["user new@example.test"]
-    assert account_rows.listed(path)["users"] == more["users"]
+    assert listed.load(path).now["users"] == {(email,) for email in more["users"]}
 
 
 def test_converge_leaves_out_an_alias_that_would_take_a_mailbox_or_loop(
@@ -263,7 +266,7 @@ def test_converge_leaves_out_an_alias_that_would_take_a_mailbox_or_loop(
         ]
     }
     assert account_rows.converge(grown, link) == ["alias c@example.test -> admin@example.test"]
-    assert len(link.said) == 2
+    assert len([line for line in link.said if line.startswith("left out")]) == 2
     assert "abuse@example.test is a mailbox" in link.said[0]
     assert "loop" in link.said[1]
 
@@ -330,7 +333,7 @@ def test_rmuser_says_where_the_mail_is_and_what_points_there(
     assert said[0] == "removed user2@second.test"
     assert said[1] == f"its mail stays in {folder}"
     assert "the alias info@second.test (id 2) still points there" in said[2]
-    assert "next bootstrap adds it again" in said[3]
+    assert said[3] == "note: hosts.toml still lists it; it stays away until somebody adds it by hand"
     assert "kick user2@second.test" in doveadm
 
 
@@ -395,6 +398,98 @@ def test_converge_adds_an_alias_for_a_whole_domain_after_those_that_it_leads_to(
     assert link.said == []
 
 
+# --- hosts.toml and the accounts -------------------------------------------------------------------------
+
+
+MOVED = ["info@second.test", "user1@example.test"]
+
+
+def test_what_left_hosts_toml_is_told_until_it_goes_or_is_to_stay(
+    wanted: dict[str, Any], mailcfg: Callable[..., list[str]]
+) -> None:
+    fewer = wanted | {
+        "domains": ["example.test"],
+        "users": wanted["users"][:-1],
+        "aliases": [wanted["aliases"][0], MOVED],
+    }
+    told = [
+        "second.test left hosts.toml, and its mail is still taken; next: fab domain.rm second.test",
+        "user2@second.test left hosts.toml, and still has a mailbox and a login; next: fab user.rm user2@second.test",
+        "the alias info@second.test -> user2@second.test left hosts.toml, and still delivers; "
+        "next: fab alias.rm info@second.test user2@second.test",
+    ]
+    path = wanted["database"]
+    assert agree.look(path, fewer)[:3] == told
+    for dry_run in (True, False, True, False):
+        link = hashing()
+        account_rows.converge(fewer, link, dry_run)
+        assert link.said == told
+    assert agree.look(path, None) == told
+    mailcfg("rmalias", "info@second.test", "user2@second.test")
+    assert rows({"database": path}, "SELECT dst FROM aliases WHERE src = 'info@second.test'") == [(MOVED[1],)]
+    assert agree.look(path, fewer) == told[:2]
+    mailcfg("rmuser", "user2@second.test")
+    assert mailcfg("adddom", "second.test")[1] == "it stays, although it left hosts.toml"
+    assert agree.look(path, fewer) == []
+    assert account_rows.converge(fewer, hashing()) == []
+
+
+def test_a_leaver_does_not_come_back_with_the_first_password(
+    wanted: dict[str, Any], mailcfg: Callable[..., list[str]]
+) -> None:
+    mailcfg("rmuser", "user1@example.test")
+    mailcfg("rmalias", "info@second.test")
+    told = [
+        "user1@example.test stands in hosts.toml, and was removed here by hand: it stays away; "
+        "next: take it out of hosts.toml, or fab user.add user1@example.test",
+        "the alias info@second.test -> user2@second.test stands in hosts.toml, and was removed here by hand: it stays "
+        "away; next: take it out of hosts.toml, or fab alias.add info@second.test user2@second.test",
+    ]
+    for _ in range(2):
+        link = hashing()
+        assert account_rows.converge(wanted, link) == []
+        assert (link.asked, link.said) == ([], told)
+    assert agree.look(wanted["database"], wanted) == told
+    mailcfg("adduser", "user1@example.test")
+    account_rows.converge(wanted | {"aliases": wanted["aliases"][:1]}, link := hashing())
+    assert link.said == []
+    assert "alias info@second.test -> user2@second.test" in account_rows.converge(wanted, hashing())
+
+
+def test_many_aliases_that_left_go_at_once(wanted: dict[str, Any], place: Place) -> None:
+    more = wanted | {
+        "aliases": [*wanted["aliases"], *([f"a{n}@example.test", "admin@example.test"] for n in range(30))]
+    }
+    account_rows.converge(more, hashing())
+    account_rows.converge(wanted, link := hashing())
+    assert link.said[0] == "30 aliases left hosts.toml; next: fab alias.rm --left, for all of them"
+    assert len(link.said) == agree.MOST + 1
+    known = listed.load(wanted["database"])
+    command = accounts.parse(["rmalias", "-left"])
+    left = dataclasses.replace(place, left=frozenset(known.left["aliases"]))
+    assert len(accounts.execute(command, left, lambda email: OTHER).lines) == 30
+    assert agree.look(wanted["database"], wanted) == []
+    with pytest.raises(AgentError, match="no alias has left"):
+        accounts.execute(command, place, lambda email: OTHER)
+
+
+def test_an_alias_to_nobody_here_is_told(wanted: dict[str, Any], mailcfg: Callable[..., list[str]]) -> None:
+    path = wanted["database"]
+    mailcfg("addalias", "sales@example.test", "gost@second.test")
+    assert agree.look(path, wanted) == [
+        "mail for sales@example.test bounces: its alias leads to gost@second.test, which does not exist here; "
+        "next: fab user.add gost@second.test, or fab alias.rm sales@example.test gost@second.test"
+    ]
+    mailcfg("addalias", "@second.test", "user1@example.test")
+    assert agree.look(path, wanted) == []
+
+
+def test_what_is_not_there_yet_is_counted(wanted: dict[str, Any], place: Place) -> None:
+    more = wanted | {"users": [*wanted["users"], "new@example.test"]}
+    told = "hosts.toml lists 1 account that is not here yet; next: fab -H NAME bootstrap"
+    assert agree.look(wanted["database"], more) == [told]
+
+
 def test_rmalias(mailcfg: Callable[..., list[str]], place: Place) -> None:
     mailcfg("addalias", "all@example.test", "admin@example.test")
     mailcfg("addalias", "all@example.test", "user1@example.test")
@@ -404,7 +499,7 @@ def test_rmalias(mailcfg: Callable[..., list[str]], place: Place) -> None:
     assert rows(place, "SELECT count(*) FROM aliases") == [(2,)]
     assert refused(mailcfg, "rmalias", "all@example.test").hint == "mailcfg lsalias"
     assert "id 99" in refused(mailcfg, "rmalias", "-id", "99").message
-    assert "next bootstrap" in mailcfg("rmalias", "info@second.test")[1]
+    assert "stays away" in mailcfg("rmalias", "info@second.test")[1]
 
 
 def test_domains(mailcfg: Callable[..., list[str]], place: Place) -> None:
@@ -458,7 +553,8 @@ BAD = [
     ("rmalias", "-id"),
     ("rmalias", "-id", "x"),
     ("rmalias", "-id", "1", "2"),
-    ("rmalias", "a@example.test", "b@example.test"),
+    ("rmalias", "a@example.test", "b@example.test", "c@example.test"),
+    ("rmalias", "-left", "b@example.test"),
     ("disable", "../../etc@example.test/.."),
     ("lsdom", "example.test"),
     ("help", "me"),

@@ -1,0 +1,97 @@
+"""What hosts.toml lists, beside what is in the accounts.
+
+Kept in the vault, for mailcfg to know: the manifest outside names nobody. Beside the rows that hosts.toml had at the
+last bootstrap stand those that it has had, lost, and that are still in the accounts (`left`), and those that it has
+and that mailcfg took out of the accounts (`gone`): a bootstrap does not bring these back.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ..system.files import read, read_json
+from ..system.shell import write_atomic
+
+if TYPE_CHECKING:
+    from ..shared.forms import Accounts
+    from ..shared.forms import Listed as Stored
+    from ..shared.forms import Rows as StoredRows
+
+KINDS = ("domains", "users", "aliases")
+Row = tuple[str, ...]  # a domain, a user's address; of an alias both of its addresses
+Rows = dict[str, set[Row]]
+
+
+def rows_of(found: Accounts | StoredRows) -> Rows:
+    return {
+        "domains": {(name,) for name in found.get("domains", [])},
+        "users": {(email,) for email in found.get("users", [])},
+        "aliases": {(src, dst) for src, dst in found.get("aliases", [])},
+    }
+
+
+@dataclass
+class Listed:
+    """The three sets of rows."""
+
+    now: Rows
+    left: Rows
+    gone: Rows
+
+    def follow(self, wanted: Rows, there: Rows) -> Listed:
+        """The same once hosts.toml lists `wanted`, with what `there` is in the accounts."""
+        left = {kind: ((self.now[kind] | self.left[kind]) - wanted[kind]) & there[kind] for kind in KINDS}
+        return Listed(wanted, left, {kind: (self.gone[kind] & wanted[kind]) - there[kind] for kind in KINDS})
+
+    def came(self, kind: str, row: Row) -> bool:
+        """Somebody adds it by hand, or says that it is to stay; whether it had left hosts.toml."""
+        news = row in self.left[kind]
+        self.left[kind].discard(row)
+        self.gone[kind].discard(row)
+        return news
+
+    def went(self, kind: str, row: Row) -> None:
+        self.left[kind].discard(row)
+        if row in self.now[kind]:
+            self.gone[kind].add(row)
+
+    def content(self) -> bytes:
+        stored = _stored(self.now)
+        return json.dumps({**stored, "left": _stored(self.left), "gone": _stored(self.gone)}).encode()
+
+
+def load(database: str) -> Listed:
+    """As the last bootstrap, and mailcfg since, have left it."""
+    nothing: Stored = {"domains": [], "users": [], "aliases": []}
+    found = read_json(path_of(database), "fab bootstrap", nothing)
+    return Listed(rows_of(found), rows_of(found.get("left", nothing)), rows_of(found.get("gone", nothing)))
+
+
+def save(database: str, listed: Listed) -> None:
+    """Nothing is written where it says so already."""
+    path, content = path_of(database), listed.content()
+    if read(path) != content:
+        write_atomic(path, content, 0o600)
+
+
+def path_of(database: str) -> str:
+    return f"{os.path.dirname(database)}/listed.json"
+
+
+def there(db: sqlite3.Connection) -> Rows:
+    """What is in the accounts."""
+    queries = {"domains": "name FROM domains", "users": "email FROM users", "aliases": "src, dst FROM aliases"}
+    return {kind: set(db.execute(f"SELECT {query}")) for kind, query in queries.items()}
+
+
+def _stored(rows: Rows) -> StoredRows:
+    aliases = [(src, dst) for src, dst in sorted(rows["aliases"])]
+    return {"domains": _names(rows["domains"]), "users": _names(rows["users"]), "aliases": aliases}
+
+
+def _names(rows: set[Row]) -> list[str]:
+    return [name for (name,) in sorted(rows)]

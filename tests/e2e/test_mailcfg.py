@@ -11,6 +11,8 @@ import subprocess
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -342,6 +344,74 @@ def test_an_alias_for_a_whole_domain_as_it_is_written_elsewhere_is_refused(up: H
     for done in (door(up, "addalias", "*@second.test", "user1@example.test") for door in DOORS):
         assert done.returncode == 2
         assert "write @second.test" in done.stderr
+
+
+# hosts.toml and the accounts
+
+
+LEAVER, MOVED, FIRST = "leaver@second.test", "moved@second.test", "the first password"
+
+
+@pytest.fixture
+def before(up: House, site: Callable[..., Path]) -> Iterator[tuple[Path, str]]:
+    """A site that was bootstrapped with a user and an alias more than the usual one has; its text."""
+
+    def edit(document: Any) -> None:
+        document["mail_users"].append({"email": LEAVER, "pw": {"command": f"echo {FIRST}"}})
+        document["mail_aliases"].append({"src": MOVED, "dst": "user1@example.test"})
+
+    path = site(edit)
+    up.fab("-H", "mail", "bootstrap", site=path)
+    yield path, path.read_text()
+    on_the_machine(up, "rmuser", LEAVER)
+    on_the_machine(up, "rmalias", MOVED)
+    up.fab("-H", "mail", "bootstrap")
+
+
+def test_what_left_hosts_toml_is_listed_with_what_to_type_and_a_leaver_does_not_return(
+    up: House, before: tuple[Path, str]
+) -> None:
+    path, text = before
+    assert up.can_log_in(LEAVER, FIRST)
+    leaver = next(line for line in text.splitlines() if LEAVER in line)
+    path.write_text(re.sub(rf'("{MOVED}".*?)user1@example', r"\1admin@example", text.replace(leaver, "")))
+    assert LEAVER not in path.read_text()
+    said = [up.fab("-H", "mail", task, site=path, check=False).stdout for task in ("plan", "status")]
+    up.fab("-H", "mail", "bootstrap", site=path)
+    said.append(up.fab("-H", "mail", "status", site=path).stdout)
+    for shown in said:
+        typed = re.findall(r"left hosts\.toml.*; next: fab (\S+) (.*)", shown)
+        assert typed == [("user.rm", LEAVER), ("alias.rm", f"{MOVED} user1@example.test")], shown
+    both = strangers_message(up, MOVED)
+    up.arrives("user1@example.test", both)
+    up.arrives("admin@example.test", both)
+    for task, words in typed:
+        up.fab(task, *words.split(), site=path)
+    assert not up.can_log_in(LEAVER, FIRST)
+    assert reply_to_rcpt(up, LEAVER).startswith("550 ")
+    one = strangers_message(up, MOVED)
+    up.arrives("admin@example.test", one)
+    assert up.messages("user1@example.test", one) == []
+    assert "hosts.toml" not in up.fab("-H", "mail", "status", site=path).stdout
+    path.write_text(text)  # whoever removed her by hand has not told the file, or took an old one
+    on_the_machine(up, "adduser", LEAVER, FIRST)
+    up.fab("-H", "mail", "bootstrap", site=path)
+    on_the_machine(up, "rmuser", LEAVER)
+    assert f"{LEAVER} stands in hosts.toml" in up.fab("-H", "mail", "bootstrap", site=path).stdout
+    assert not up.can_log_in(LEAVER, FIRST)
+
+
+def test_a_user_is_written_into_hosts_toml_too(up: House, site: Callable[..., Path]) -> None:
+    path, email = site(lambda _: None), f"{token()}@second.test"
+    up.fab("user.add", email, "--write", site=path, stdin=f"{token()}\n")
+    assert f'{{ email = "{email}", pw = {{ prompt = ' in path.read_text()
+    assert "hosts.toml" not in up.fab("-H", "mail", "status", site=path).stdout
+    up.fab("user.rm", email, "--write", site=path)
+    assert email not in path.read_text()
+    alone = up.fab("user.rm", "relay@example.test", check=False)
+    assert (alone.returncode, alone.stdout) == (2, "")
+    assert "backup, web log in as relay@example.test" in alone.stderr
+    assert up.can_log_in("relay@example.test", up.password("relay@example.test"))
 
 
 # Lists, help, mistakes

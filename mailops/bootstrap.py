@@ -20,8 +20,22 @@ from mailops.site.model import Host, Site
 from mailops.ssh.machine import Answers, BareMachine, Listener, Machine
 
 if TYPE_CHECKING:
+    from typing import TypedDict
+
     from mailops.remote.shared.calls import Changed, ConvergeArgs, Edit, Facts, Plan, PlanArgs, Served
     from mailops.remote.shared.forms import Manifest as Wanted
+    from mailops.screen.diffs import Shown
+
+    class ShownPlan(TypedDict):
+        """A Plan as it may be printed."""
+
+        changes: dict[str, list[str]]
+        edited: list[Shown]
+        refused: str
+        interrupted: bool
+        locked: bool
+        new_vault: bool
+        diffs: dict[str, str]  # by path
 
 
 @dataclass
@@ -215,7 +229,7 @@ def plan(c: Any, as_json: bool = False) -> None:
     _say_notes()
     refused: list[str] = []
 
-    def work(machine: Machine) -> dict[str, Any]:
+    def work(machine: Machine) -> ShownPlan:
         result = _plan(c, machine)
         if result["refused"]:
             refused.append(machine.host.name)
@@ -301,7 +315,7 @@ def summary(result: Changed) -> str:
     return f"{changed}, {result['seconds']} s{waiting}"
 
 
-def _plan(c: Any, machine: Machine) -> dict[str, Any]:
+def _plan(c: Any, machine: Machine) -> ShownPlan:
     from mailops.screen import diffs
 
     rendering = Rendering(machine.site, machine.host, machine.listener, c.config)
@@ -314,14 +328,19 @@ def _plan(c: Any, machine: Machine) -> dict[str, Any]:
         found: Plan = machine.call("converge", args, rendering.answers())
     except BareMachine as bare:
         return _plan_of_bare(rendering, bare)
-    result: dict[str, Any] = {**found}
-    files = diffs.all_shown(result.pop("files"), ("now", "planned"))
-    result["diffs"] = {file["path"]: file["diff"] for file in files if file["diff"] and file["state"] != "new"}
-    result["edited"] = diffs.edits(found["edited"])
-    return result
+    files = diffs.all_shown(found["files"], ("now", "planned"))
+    return {
+        "changes": found["changes"],
+        "edited": diffs.edits(found["edited"]),
+        "refused": found["refused"],
+        "interrupted": found["interrupted"],
+        "locked": found["locked"],
+        "new_vault": found["new_vault"],
+        "diffs": {file["path"]: file["diff"] for file in files if file["diff"] and file["state"] != "new"},
+    }
 
 
-def _plan_of_bare(rendering: Rendering, bare: BareMachine) -> dict[str, Any]:
+def _plan_of_bare(rendering: Rendering, bare: BareMachine) -> ShownPlan:
     """Where no agent can look, everything would be new."""
     if not bare.release:
         raise bare
@@ -333,11 +352,18 @@ def _plan_of_bare(rendering: Rendering, bare: BareMachine) -> dict[str, Any]:
         "files": [file["path"] for file in wanted["files"]],
     }
     found = {room: lines for room, lines in changes.items() if lines}
-    nothing: dict[str, Any] = {"diffs": {}, "edited": [], "refused": "", "interrupted": False, "locked": False}
-    return {"changes": found, **nothing, "new_vault": bool(wanted["vault"])}
+    return {
+        "changes": found,
+        "edited": [],
+        "refused": "",
+        "interrupted": False,
+        "locked": False,
+        "new_vault": bool(wanted["vault"]),
+        "diffs": {},
+    }
 
 
-def _print_plan(name: str, result: dict[str, Any]) -> None:
+def _print_plan(name: str, result: ShownPlan) -> None:
     if not result["changes"]:
         print(f"{name}  nothing would change")
     for room, lines in result["changes"].items():

@@ -7,13 +7,16 @@ import shutil
 import textwrap
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mailops import fleet
 from mailops.errors import BAD_INPUT, FAILED, MailopsError
 from mailops.roles import MADE
 from mailops.screen import tables
 from mailops.ssh.machine import Machine
+
+if TYPE_CHECKING:
+    from mailops.remote.shared.calls import Delivery, Judged, Stories, Story
 
 USUAL = "2d"
 SPANS = {"min": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
@@ -43,12 +46,12 @@ def trace(c: Any, what: str, since: str = "", as_json: bool = False) -> None:
     began = moment(since or USUAL)
     found: list[int] = []
 
-    def work(machine: Machine) -> dict[str, Any]:
+    def work(machine: Machine) -> Stories:
         result = machine.call("trace", {"what": wanted, "since": began})
         found.append(result["count"])
         return result
 
-    def tell(name: str, result: dict[str, Any]) -> None:
+    def tell(name: str, result: Stories) -> None:
         for line in _lines(name, result, began):
             print(line)
 
@@ -74,7 +77,7 @@ def moment(text: str) -> float:
     raise MailopsError(f"{text!r} is no moment", f"write one {WAYS}", BAD_INPUT)
 
 
-def _lines(name: str, result: dict[str, Any], began: float) -> Iterator[str]:
+def _lines(name: str, result: Stories, began: float) -> Iterator[str]:
     known = result["looked_from"] or result["begins"]
     if known > began:
         why = "there is too much since then" if result["looked_from"] else "its journal begins then"
@@ -88,7 +91,7 @@ def _lines(name: str, result: dict[str, Any], began: float) -> Iterator[str]:
         yield from _story(name, story)
 
 
-def _story(name: str, story: dict[str, Any]) -> Iterator[str]:
+def _story(name: str, story: Story) -> Iterator[str]:
     mark, words = _outcome(story)
     yield f"{name}  {mark} {_clock(story['when'])}  {story['id'] or '(no ID)'}  {words}"
     for label, text in _parts(name, story):
@@ -98,7 +101,7 @@ def _story(name: str, story: dict[str, Any]) -> Iterator[str]:
         yield from (f"{'':{INDENT + 9}}{line}" for line in others)
 
 
-def _outcome(story: dict[str, Any]) -> tuple[str, str]:
+def _outcome(story: Story) -> tuple[str, str]:
     """A mark, and what became of the whole message in a word."""
     states = {one["status"] for one in story["to"]}
     if story["removed"] == "by hand":
@@ -112,7 +115,7 @@ def _outcome(story: dict[str, Any]) -> tuple[str, str]:
     return _delivery(story) if states else _ended_early(story)
 
 
-def _delivery(story: dict[str, Any]) -> tuple[str, str]:
+def _delivery(story: Story) -> tuple[str, str]:
     """The same of one that all recipients' servers have taken."""
     copies = [did for one in story["to"] for did in one["did"]]
     if copies and not any(did.startswith(STORED) for did in copies):
@@ -120,7 +123,7 @@ def _delivery(story: dict[str, Any]) -> tuple[str, str]:
     return "✓", "delivered" if copies else "handed on"
 
 
-def _ended_early(story: dict[str, Any]) -> tuple[str, str]:
+def _ended_early(story: Story) -> tuple[str, str]:
     """The same of one that nobody tried to deliver."""
     if story["refused"]:
         times = f", {story['times']} times, this is the last" if story["times"] > 1 else ""
@@ -129,7 +132,7 @@ def _ended_early(story: dict[str, Any]) -> tuple[str, str]:
     return "●", "was given up by its sender" if story["removed"] else "on its way; nothing more is in the journal yet"
 
 
-def _parts(name: str, story: dict[str, Any]) -> Iterator[tuple[str, str]]:
+def _parts(name: str, story: Story) -> Iterator[tuple[str, str]]:
     came = story["came"] or {"door": "this machine itself", "host": "", "login": ""}
     by = f"{came['host']} at {came['door']}" if came["door"].startswith("port") else came["door"] or came["host"]
     login = f"logged in as {came['login']}" if came["login"] else ""
@@ -143,14 +146,14 @@ def _parts(name: str, story: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "to", f"{orig}{one['to']}: {_delivered(name, story, one)}"
     if (more := story["recipients"] - len(story["to"])) > 0:
         yield "to", f"and {more} more"
-    for one in story["refused"]:
-        to = f"for {one['to']}: " if one["to"] else ""
-        yield "refused", f"{to}{one['text']}{_next(name, one['advice'])}"
+    for no in story["refused"]:
+        to = f"for {no['to']}: " if no["to"] else ""
+        yield "refused", f"{to}{no['text']}{_next(name, no['advice'])}"
     if notices := [name for name in story["next"] if name not in [one["queued"] for one in story["to"]]]:
         yield "notice", f"to the sender, as {', '.join(notices)}"
 
 
-def _judged(judged: dict[str, Any]) -> str:
+def _judged(judged: Judged) -> str:
     head: str = ACTIONS.get(judged["action"], judged["action"])
     if judged["forced"]:
         return f"{head}: {judged['forced']}"
@@ -165,7 +168,7 @@ def _judged(judged: dict[str, Any]) -> str:
     return f"{points}: {', '.join(said)}" if said else points
 
 
-def _delivered(name: str, story: dict[str, Any], one: dict[str, Any]) -> str:
+def _delivered(name: str, story: Story, one: Delivery) -> str:
     at = _clock(one["when"], story["when"])
     if one["did"]:
         return f"{', '.join(one['did'])}, {at}"

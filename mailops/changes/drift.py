@@ -11,7 +11,17 @@ from mailops.screen import diffs
 from mailops.ssh.machine import Machine
 
 if TYPE_CHECKING:
+    from typing import TypedDict
+
     from mailops.remote.shared.calls import Drift
+
+    class Shown(TypedDict):
+        """A Drift as it may be printed."""
+
+        files: list[diffs.Shown]
+        unpushed: list[str]
+        generation: int
+        locked: bool
 
 
 def show(c: Any, as_json: bool = False) -> None:
@@ -22,12 +32,17 @@ def show(c: Any, as_json: bool = False) -> None:
     found: list[diffs.Shown] = []
     where: list[str] = []
 
-    def look(machine: Machine) -> dict[str, Any]:
+    def look(machine: Machine) -> Shown:
         result: Drift = machine.call("drift", {})
         files = diffs.edits(result["files"])
         found.extend(files)
         where.extend([machine.host.name] * bool(files))
-        return {**result, "files": files}
+        return {
+            "files": files,
+            "unpushed": result["unpushed"],
+            "generation": result["generation"],
+            "locked": result["locked"],
+        }
 
     fleet.each(c, MADE, look, as_json, _print)
     if found:
@@ -39,7 +54,7 @@ def show(c: Any, as_json: bool = False) -> None:
         raise MailopsError(f"{what} from what mailops wrote", hint, DIFFERENT)
 
 
-def _print(name: str, result: dict[str, Any]) -> None:
+def _print(name: str, result: Shown) -> None:
     if not result["files"]:
         print(f"{name}  every file is as mailops wrote it")
     if result["locked"]:

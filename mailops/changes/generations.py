@@ -14,7 +14,12 @@ from mailops.screen import diffs, tables
 from mailops.ssh.machine import Answers, Machine
 
 if TYPE_CHECKING:
+    from typing import TypedDict
+
     from mailops.remote.shared.calls import Changed, Diff, Generations, Past, RollbackArgs
+
+    # A Diff as it may be printed.
+    Shown = TypedDict("Shown", {"from": int, "to": int, "files": list[diffs.Shown]})
 
 AFTERWARDS = (
     "generation {number} is active again; {packages}, system users, accounts and keys stayed as they are",
@@ -74,10 +79,10 @@ def _rollback(machine: Machine, to: int | None, overwrite: bool) -> Changed:
     return result
 
 
-def _diff(machine: Machine, since: int | None) -> dict[str, Any]:
+def _diff(machine: Machine, since: int | None) -> Shown:
     result: Diff = machine.call("diff", {"since": since})
     labels = (f"generation {result['from']}", f"generation {result['to']}")
-    return {**result, "files": diffs.all_shown(result["files"], labels)}
+    return {"from": result["from"], "to": result["to"], "files": diffs.all_shown(result["files"], labels)}
 
 
 def _print_generations(name: str, result: Generations) -> None:
@@ -102,7 +107,7 @@ def _row(generation: Past, active: int) -> dict[str, Any]:
     }
 
 
-def _print_diff(name: str, result: dict[str, Any]) -> None:
+def _print_diff(name: str, result: Shown) -> None:
     span = f"generation {result['from']} to {result['to']}"
     count = len(result["files"])
     print(f"{name}  {span}: {'nothing differs' if not count else f'{count} files' if count > 1 else '1 file'}")

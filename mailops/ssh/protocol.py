@@ -194,7 +194,7 @@ RESULT: dict[str, Shape] = {
     "history": record({"entries": listing(PAST, RUNS)}, {"unseen": flag}),
     "generations": record({"active": number(), "generations": listing(GENERATION, 1000)}),
     "diff": record({"from": number(), "to": number(), "files": ENTRIES}),
-    "drift": record({"files": ENTRIES, "unpushed": NAMES, "locked": flag}, {"generation": number()}),
+    "drift": record({"files": ENTRIES, "unpushed": NAMES, "locked": flag, "generation": number()}),
     "mailcfg": record(
         SAID | {"code": one_of(0, FAILED, BAD_INPUT), "rows": maybe(rows)}, {"removed": listing(listing(line(CELL), 2))}
     ),

@@ -174,6 +174,65 @@ def test_the_engine_does_not_know_a_daemon_by_its_name() -> None:
     assert others - {"tasks"} == {f"mailops.{name}" for name in KNOW_A_DAEMON.split()}
 
 
+# What a report, an answer, an error is called here; and how a text is taken apart or searched.
+WORDS = {"line", "lines", "detail", "words", "said", "told", "amount", "answer", "error", "fault", "objection"}
+WORDS |= {"message", "hint", "reason", "reasons", "why"}
+READING = {"split", "rsplit", "splitlines", "partition", "rpartition", "startswith", "endswith", "find", "index"}
+READING |= {"removeprefix", "removesuffix"}
+PATTERNS = {"search", "match", "fullmatch", "findall", "split"}
+# Rooms that do little else than read what others have written: daemons, Debian's programs, OpenSSH, a person.
+READERS = ("mailops.remote.services.", "mailops.remote.system.", "mailops.site.", "mailops.lab.")
+READERS += tuple(f"mailops.ssh.{room}" for room in ("connection", "loader", "login_keys", "ssh_config"))
+# And functions that do so elsewhere. Whoever comes here to be added: are the words ours? Then what is decided on has
+# to stand beside them, as a field.
+READ_OTHERS = """
+    cli.words._error  console_door._parsed console_door.answered  screen.diffs._ended
+    ssh.machine._answer_sudo ssh.machine._ended
+    remote.accounts.sessions._end_submissions remote.accounts.sessions._sent_by
+    remote.changes.before._redirects  remote.changes.sources._candidate remote.changes.sources._rows
+    remote.dkim._useless  remote.health.look._accounts  remote.health.resolver.servers  remote.health.swap._areas
+    remote.machine._os_release  remote.tunnel._listener  remote.vault.vault.break_off remote.vault.vault.make
+"""
+# It leaves a room's name out where the line begins with it: what is seen is at stake, and nothing else.
+STUTTER = "changes.history._named"
+
+
+def names_in(node: ast.AST) -> Iterator[object]:
+    for part in ast.walk(node):
+        match part:
+            case ast.Name(id=name) | ast.Attribute(attr=name) | ast.Subscript(slice=ast.Constant(value=name)):
+                yield name
+
+
+def is_read(node: ast.AST) -> bool:
+    """Whether something is looked for in a text, as far as its name says that it is one."""
+    read: list[ast.expr] = []
+    match node:
+        case ast.Call(func=ast.Attribute(value=text, attr=how), args=arguments):
+            read = [text] * (how in READING) + arguments * (how in PATTERNS)
+        case ast.Compare(left=ast.Constant() | ast.JoinedStr(), ops=[ast.In() | ast.NotIn()]):
+            read = node.comparators
+    return any(not WORDS.isdisjoint(names_in(text)) for text in read)
+
+
+def readers(name: str) -> Iterator[str]:
+    """The functions and methods of a module that read."""
+    classes = [part for part in TREES[name].body if isinstance(part, ast.ClassDef)]
+    for part in [*TREES[name].body, *(method for each in classes for method in each.body)]:
+        if isinstance(part, ast.FunctionDef) and any(map(is_read, ast.walk(part))):
+            yield f"{name}.{part.name}".removeprefix("mailops.")
+
+
+def test_nothing_is_decided_on_the_words_of_a_report() -> None:
+    """What is decided on stands beside the words, as data: these are for people, and may be said otherwise any day.
+
+    It sees what is taken apart or looked for in what is called a line, said, a message…; not a comparison of a whole
+    text, nor a text by another name.
+    """
+    found = {function for name in MODULES if not name.startswith(READERS) for function in readers(name)}
+    assert found == {*READ_OTHERS.split(), STUTTER}
+
+
 # A bootstrap of null clients asks the mailhost for its certificate: a call of its own, which loads next to nothing.
 ELSEWHERE = {("certificate", "bootstrap")}
 

@@ -14,7 +14,8 @@ from mailops.ssh.machine import BareMachine, Machine
 if TYPE_CHECKING:
     from mailops.remote.shared.calls import NotSetUp, Status, StatusArgs
 
-STATES = {"up": "✓ up", "degraded": "✗ degraded", "locked": "● locked", "bare": "● not set up"}
+# A mark, and the state in words.
+STATES = {"up": ("✓", "up"), "degraded": ("✗", "degraded"), "locked": ("●", "locked"), "bare": ("●", "not set up")}
 GIB = 1 << 30
 DAY = 86400
 CLOCK = 300.0  # seconds; what was said may have been on its way for some of them
@@ -39,7 +40,7 @@ def show(c: Any, as_json: bool = False, quiet: bool = False) -> None:
 
     fleet.each(c, MADE, ask, as_json, show_one)
     if down := {name: state for name, state in states.items() if state != "up"}:
-        told = [f"{name} is {STATES.get(state, state)[2:]}" for name, state in down.items()]
+        told = [f"{name} is {STATES[state][1]}" for name, state in down.items()]
         raise MailopsError(", ".join(told), code=LOCKED if set(down.values()) == {"locked"} else FAILED)
 
 
@@ -59,7 +60,7 @@ def _listed(machine: Machine) -> StatusArgs:
 
 
 def _lines(name: str, result: Status | NotSetUp) -> list[str]:
-    head = f"{name:<12} {STATES.get(result['state'], result['state']):<14} Debian {result['release']}"
+    head = f"{name:<12} {' '.join(STATES[result['state']]):<14} Debian {result['release']}"
     if result["state"] == "bare":
         return [f"{head}  next: fab -H {name} bootstrap"]
     head += f"  {result['role']:<9} {result['hostname']}  queue {_queue(result)}  up {_span(result['uptime'])}"

@@ -128,13 +128,14 @@ PLAN = record(
     {"changes": CHANGES, "files": ENTRIES, "edited": ENTRIES, "refused": lines()}
     | {"interrupted": flag, "locked": flag, "new_vault": flag}
 )
-BARE = record({"state": line(), "release": number(0, 99)})
+BARE = record({"state": one_of("bare"), "release": number(0, 99)})
 VAULT = {"open": flag, "mountpoint": line()}
 DAMAGE = {"damage": record({"what": line(), "next": advice})}
 OPEN = record(VAULT | {"free": number()}, DAMAGE)
 SILENT = record(VAULT | {"answers": one_of(False)}, DAMAGE)  # mounted, and its process hangs
 STATUS = record(
-    {"state": line(32), "role": line(), "hostname": line(), "release": number(0, 99), "queue": maybe(number())}
+    {"state": one_of("up", "degraded", "locked"), "role": line(), "hostname": line()}
+    | {"release": number(0, 99), "queue": maybe(number())}
     | {"vault": maybe(either(OPEN, either(SILENT, record(VAULT | {"open": one_of(False)}, DAMAGE))))}
     | {"services": table(WORD, name=UNIT), "probes": table(line()), "uptime": real(), "drift": NAMES}
     | {"busy": line(), "interrupted": flag, "unadvised": NAMES},

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from mailops import fleet
 from mailops.errors import BAD_INPUT, MailopsError
-from mailops.remote.shared.tables import table
 from mailops.roles import MADE
 from mailops.screen import tables
 from mailops.ssh.machine import Machine
@@ -31,8 +30,7 @@ def show(c: Any, each: bool = False, as_json: bool = False) -> None:
     """List what waits on each machine; many messages by their reasons, unless `each` is wanted."""
 
     def listing(name: str, result: Listed) -> None:
-        for line in _listing(name, result, each):
-            print(line)
+        _list(name, result, each)
 
     fleet.each(c, MADE, lambda machine: machine.call("queue", {"task": "queue"}), as_json, listing)
 
@@ -133,20 +131,19 @@ def _changed(task: Change, result: Done) -> str:
     return f"{words}: {_messages(result['done'])}{left}"
 
 
-def _listing(name: str, result: Listed, each: bool) -> list[str]:
-    messages = result["messages"]
+def _list(name: str, result: Listed, each: bool) -> None:
     if not result["count"]:
-        return [f"{name}  nothing waits in the queue"]
+        print(f"{name}  nothing waits in the queue")
+        return
     held = f", {result['held']} on hold" if result["held"] else ""
-    head = f"{name}  {_messages(result['count'])} in the queue{held}"
+    print(f"{name}  {_messages(result['count'])} in the queue{held}")
     if each or result["count"] <= FEW:
-        rows = [_row(message, result["now"]) for message in messages]
-        cut = result["count"] - len(messages)
-        more = [f"  and {cut} more, which came later"] if cut else []
+        tables.show([_row(message, result["now"]) for message in result["messages"]])
+        if cut := result["count"] - len(result["messages"]):
+            print(f"  and {cut} more, which came later")
     else:
-        rows = _reasons(messages, result["now"])
-        more = [f"  fab -H {name} queue --each lists every message"]
-    return [head, *(f"  {line}" for line in table(rows)), *more]
+        tables.show(_reasons(result["messages"], result["now"]))
+        print(f"  fab -H {name} queue --each lists every message")
 
 
 def _row(message: Waiting, now: float) -> dict[str, Any]:

@@ -77,7 +77,7 @@ def change(c: Any, task: Change, ids: str | None, which: str = "", sure: bool = 
     if which and task == "queue.rm" and not (sure or sys.stdin.isatty()):
         hint = f"fab queue.rm --{which} --yes deletes without a question"
         raise MailopsError("nobody is at the terminal to say yes", hint, BAD_INPUT)
-    args: ChangeArgs = {"task": task, "ids": wanted, "which": which, "sure": sure}
+    args: ChangeArgs = {"task": task, "who": fleet.who(), "ids": wanted, "which": which, "sure": sure}
     found: set[str] = set()
 
     def work(machine: Machine) -> Done:

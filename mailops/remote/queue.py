@@ -6,8 +6,9 @@ import time
 from typing import TYPE_CHECKING
 
 from . import machine
+from .changes import history
 from .services import mailq
-from .shared.errors import BAD_INPUT, LOCKED, AgentError
+from .shared.errors import BAD_INPUT, DONE, LOCKED, AgentError
 
 if TYPE_CHECKING:
     from .shared.calls import (
@@ -23,10 +24,15 @@ if TYPE_CHECKING:
         Shown,
         Waiting,
     )
+    from .shared.forms import Entry
 
 MOST = 10_000  # messages of which each is told
 DEFERRED = "deferred"
-CHANGES = {"queue.rm": mailq.DELETE, "queue.hold": mailq.HOLD, "queue.release": mailq.RELEASE}
+CHANGES = {
+    "queue.rm": (mailq.DELETE, "deleted"),
+    "queue.hold": (mailq.HOLD, "put on hold"),
+    "queue.release": (mailq.RELEASE, "released from hold"),
+}
 
 
 def call(args: QueueArgs | FlushArgs | ShowArgs | ChangeArgs, link: Link) -> Counts | Listed | Shown | Done:
@@ -78,9 +84,25 @@ def _change(args: ChangeArgs, found: list[Waiting], link: Link) -> Done:
         question: Deletion = {"count": len(chosen), "age": max(0.0, time.time() - chosen[0]["since"])}
         if link.ask("delete", question) is not True:
             return {"chosen": len(chosen), "done": 0, "missing": [], "agreed": False}
-    done = mailq.change(CHANGES[args["task"]], (message["id"] for message in chosen))
+    option, words = CHANGES[args["task"]]
+    done = mailq.change(option, (message["id"] for message in chosen))
+    if done:
+        _note(args, link, f"{done} message{'' if done == 1 else 's'} {words}")
     missing = [name for name in wanted if name not in there]
     return {"chosen": len(chosen), "done": done, "missing": missing, "agreed": True}
+
+
+def _note(args: ChangeArgs, link: Link, line: str) -> None:
+    """In the history: mail that somebody deleted or holds back is missed by somebody else."""
+    entry: Entry = {
+        "when": time.time(),
+        "who": args["who"],
+        "from": link.origin,
+        "task": args["task"],
+        "outcome": DONE,
+        "why": "",
+    }
+    history.append(entry, {"queue": [line]})
 
 
 def _known(name: str) -> str:

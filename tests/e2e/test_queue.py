@@ -87,6 +87,8 @@ def test_deleting_many_is_asked_for_and_touches_nothing_else(up: House, waiting:
     assert [message["queue_name"] for message in queue(up)] == ["hold"]
     assert "deleted: 1 message" in up.fab("-H", "mail,backup", "queue.rm", "--all", "--yes").stdout
     assert queue(up) == []
+    last = up.fab_json("-H", "mail", "history", "--count", "1")["mail"]["entries"][0]
+    assert (last["task"], last["changed"]) == ("queue.rm", {"queue": ["1 message deleted"]})
 
 
 def test_a_null_client_has_a_queue_of_its_own(up: House) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from mailops import queue
 from mailops.errors import BAD_INPUT, FAILED, MailopsError
 from mailops.remote import queue as there
+from mailops.remote.changes import history
 from mailops.remote.services import mailq
 from mailops.remote.shared.errors import AgentError
 from mailops.remote.system import shell
@@ -30,6 +32,10 @@ SAID = (
 )
 
 
+NOTED: list[Any] = []  # in the history
+LINK: Any = SimpleNamespace(origin="192.0.2.1")
+
+
 @pytest.fixture
 def programs(monkeypatch: pytest.MonkeyPatch) -> list[tuple[tuple[str, ...], str]]:
     """What was run on a machine with SAID in its queue, and what it got on stdin."""
@@ -44,11 +50,13 @@ def programs(monkeypatch: pytest.MonkeyPatch) -> list[tuple[tuple[str, ...], str
     monkeypatch.setattr(shell, "run", run)
     monkeypatch.setattr("mailops.remote.services.queue.run", run)
     monkeypatch.setattr(there, "_must_be_there", lambda: None)
+    monkeypatch.setattr(history, "append", lambda entry, changes: NOTED.append((entry["who"], entry["task"], changes)))
+    NOTED.clear()
     return ran
 
 
 def ask(task: str, **args: Any) -> dict[str, Any]:
-    return there.call({"task": task, "ids": [], "which": "", "sure": False} | args, None)
+    return there.call({"task": task, "ids": [], "which": "", "sure": False, "who": "ann@laptop"} | args, LINK)
 
 
 def test_the_oldest_comes_first_with_the_reason_that_is_given(programs: Any) -> None:
@@ -76,6 +84,8 @@ def test_what_was_listed_and_chosen_is_changed(programs: Any, task: str, args: d
     assert tried == (told.split() if task == "queue.release" else [])
     assert changed == ([told] if told else [])
     assert result["done"] == len(told.split())
+    assert [(who, noted) for who, noted, _ in NOTED] == ([("ann@laptop", task)] if told else [])
+    assert all(changes["queue"][0].startswith(f"{len(told.split())} message") for _, _, changes in NOTED)
     assert result["missing"] == [name for name in args.get("ids", []) if name == "ABCDEF"]
 
 

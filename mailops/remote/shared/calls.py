@@ -94,6 +94,7 @@ class ShowArgs(TypedDict):
 
 class ChangeArgs(TypedDict):
     task: Change
+    who: str
     ids: list[str]
     which: str  # in their place: "deferred", "all"; "" where it is they
     sure: bool  # nobody is to be asked

@@ -60,7 +60,7 @@ def test_a_machine_of_another_release_is_not_deleted_unasked(
     up: House, site: Callable[[Callable[[Any], None]], Path]
 ) -> None:
     def change(document: Any) -> None:
-        document["hosts"]["web"]["debian"] = 25 - up.release
+        document["hosts"]["web"]["debian"] = up.release
 
     since = up.run("web", "cat /proc/sys/kernel/random/boot_id; stat -c %W /etc/machine-id")
     done = up.fab("lab.up", check=False, site=site(change))

@@ -49,23 +49,24 @@ def run(c: Any, argv: Sequence[str], as_json: bool = False, write: bool = False,
         return
     site = fleet.load()
     host = fleet.select(c, site, having("accounts"))[0]
-    if not yes:
-        _warn(site, command)
+    sure = yes or _sure(site, command)
     with fleet.machine(c, site, host, quiet=as_json) as machine:
-        done = mailcfg(machine, command, as_json)
+        done = mailcfg(machine, command, as_json, sure)
     _list(site, done, write, as_json)
 
 
-def _warn(site: Site, command: remote.Command) -> None:
-    """Ask first where machines or the administrator depend on it; MailopsError unless the answer is yes."""
+def _sure(site: Site, command: remote.Command) -> bool:
+    """Whether a person has agreed to what machines or the administrator depend on; MailopsError when they do not."""
     from mailops.site import listing
 
-    if why := listing.needed(site, command):
-        if not sys.stdin.isatty():
-            raise MailopsError(f"{why}; nothing was changed", "--yes does it all the same", BAD_INPUT)
+    why = remote.depends(command, listing.needed(site))
+    if why and not sys.stdin.isatty():
+        raise MailopsError(f"{why}; nothing was changed", "--yes does it all the same", BAD_INPUT)
+    if why:
         print(f"{why}.")
         if not _agrees("Do it all the same? [y/N] ", usual=False):
             raise MailopsError("nothing was changed")
+    return bool(why)
 
 
 def _list(site: Site, done: remote.Command, write: bool, quiet: bool) -> None:
@@ -117,12 +118,12 @@ def whole(email: str) -> str:
     return email
 
 
-def mailcfg(machine: Machine, command: remote.Command, as_json: bool = False) -> remote.Command:
+def mailcfg(machine: Machine, command: remote.Command, as_json: bool = False, sure: bool = False) -> remote.Command:
     """Have `machine` do `command`, and print what it says, as a table or as JSON. Returns what that was: an alias that
     was named by its number is known then."""
     from mailops import fleet
 
-    args: MailcfgArgs = {"argv": [command.name, *command.words], "who": fleet.who()}
+    args: MailcfgArgs = {"argv": [command.name, *command.words], "who": fleet.who(), "sure": sure}
     # The machine asks only when a password is really needed, and all else is right.
     answer: Mailcfg = machine.call("mailcfg", args, {"hash": ask_hash})
     answer["lines"] = [*command.notes, *map(_here, answer["lines"])]

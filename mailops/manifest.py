@@ -105,6 +105,9 @@ class Accounts(NamedTuple):
     domains: tuple[str, ...] = ()
     users: tuple[str, ...] = ()
     aliases: tuple[tuple[str, str], ...] = ()
+    needed: tuple[
+        tuple[str, str], ...
+    ] = ()  # addresses and the machines that log in with each, "" for the administrator's
 
 
 class Dkim(NamedTuple):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from mailops.manifest import Accounts, Directory
 from mailops.services.service import At, Service, Tie
+from mailops.site import listing
 from mailops.site.model import Site
 
 
@@ -20,6 +21,7 @@ def listed(site: Site) -> Accounts:
         domains=site.mail_domains,
         users=tuple(user.email for user in site.mail_users),
         aliases=tuple((alias.src, alias.dst) for alias in aliases),
+        needed=tuple(listing.needed(site)),
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -53,39 +52,13 @@ def change(site: Site, command: Command) -> Change | None:
     return found
 
 
-def needed(site: Site, command: Command) -> str:
-    """What depends on the account, alias or domain that a command takes away, or changes; "" for nothing."""
-    goes = _takes_away(site, command)
-    told = []
-    for relay, names in _relays(site).items():
-        if goes(relay):
-            remedy = " until they have the new one: pw in mail_users, then a push" if command.name == "passwd" else ""
-            who = f"{', '.join(names)} log{'s' * (len(names) == 1)} in as {relay}"
-            told.append(f"{who}, and mail from there waits{remedy or ' without it'}")
-    if command.name != "passwd" and goes(site.admin_email):
-        told.append(f"{site.admin_email} gets root's mail of all machines, and postmaster's and abuse's of all domains")
-    return "; ".join(told)
-
-
-def _takes_away(site: Site, command: Command) -> Callable[[str], bool]:
-    """Whether the command does so to an address."""
-    words = command.words
-    if command.name in ("rmuser", "passwd", "disable"):
-        return lambda email: email == words[0]
-    if command.name == "rmdom":
-        return lambda email: email.rpartition("@")[2] == words[0]
-    if command.name == "rmalias":
-        return lambda email: email == words[0] and email not in {user.email for user in site.mail_users}
-    return lambda _: False
-
-
-def _relays(site: Site) -> dict[str, list[str]]:
-    """The accounts that machines log in with -> their names."""
+def needed(site: Site) -> list[tuple[str, str]]:
+    """The accounts that machines log in with, and their names; the administrator's address, and no name."""
     found: dict[str, list[str]] = {}
     for host in site.hosts.values():
         if runs(host.role, "nullclient"):
             found.setdefault(site.seen_by(host).relay_email, []).append(host.name)
-    return found
+    return [*((email, ", ".join(names)) for email, names in found.items()), (site.admin_email, "")]
 
 
 def _listed(site: Site) -> list[tuple[str, ...]]:

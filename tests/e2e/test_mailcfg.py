@@ -410,7 +410,10 @@ def test_a_user_is_written_into_hosts_toml_too(up: House, site: Callable[..., Pa
     assert email not in path.read_text()
     alone = up.fab("user.rm", "relay@example.test", check=False)
     assert (alone.returncode, alone.stdout) == (2, "")
-    assert "backup, web log in as relay@example.test" in alone.stderr
+    assert "relay@example.test is what backup, web log in with" in alone.stderr
+    there = on_the_machine(up, "rmuser", "relay@example.test")
+    assert (there.returncode, there.stdout) == (1, "")
+    assert "relay@example.test is what backup, web log in with" in there.stderr
     assert up.can_log_in("relay@example.test", up.password("relay@example.test"))
 
 

@@ -125,7 +125,7 @@ def apart(up: House, site: Callable[[Callable[[Any], None]], Path]) -> Iterator[
         yield up
     finally:
         up.fab("-H", "mail", "push")
-        up.run("mail", f"mailcfg rmuser {WEB}", check=False)
+        up.run("mail", f"mailcfg --yes rmuser {WEB}", check=False)
 
 
 def test_machines_with_an_account_each_do_not_write_as_each_other(apart: House) -> None:

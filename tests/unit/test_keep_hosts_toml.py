@@ -27,6 +27,7 @@ class Desk:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
         self.done: list[list[str]] = []
+        self.sure: list[bool] = []
         self.removed: list[list[str]] = []
         self.patch = monkeypatch
         self.c = pretend.site(monkeypatch, folder, self.agent)
@@ -35,6 +36,7 @@ class Desk:
 
     def agent(self, host: str, name: str, args: dict[str, Any], _: Any) -> dict[str, Any]:
         self.done.append(args["argv"])
+        self.sure.append(args["sure"])
         return {"code": 0, "lines": ["done"], "rows": None, "error": "", "hint": "", "removed": self.removed}
 
     def do(self, *argv: str, says: str | None = None, **more: bool) -> dict[str, Any]:
@@ -97,13 +99,13 @@ def test_what_would_make_hosts_toml_wrong_is_not_written(desk: Desk) -> None:
 @pytest.mark.parametrize(
     ("argv", "told"),
     [
-        (("rmuser", RELAY), "backup logs in as relay@example.test, and mail from there waits without it"),
-        (("disable", RELAY), "backup logs in as relay@example.test"),
+        (("rmuser", RELAY), "relay@example.test is what backup logs in with: mail from there waits without it"),
+        (("disable", RELAY), "relay@example.test is what backup logs in with"),
         (("passwd", RELAY), "until they have the new one: pw in mail_users, then a push"),
         (("rmuser", ADMIN), "admin@example.test gets root's mail of all machines"),
         (("disable", ADMIN), "admin@example.test gets root's mail of all machines"),
         (("rmdom", "example.test"), "admin@example.test gets root's mail"),
-        (("rmdom", "example.test"), "backup logs in as relay@example.test"),
+        (("rmdom", "example.test"), "relay@example.test is what backup logs in with"),
     ],
 )
 def test_what_depends_on_it_is_said_and_asked_before_a_machine_is(
@@ -120,6 +122,7 @@ def test_what_depends_on_it_is_said_and_asked_before_a_machine_is(
     desk.do(*argv, says="y\nn\n")
     desk.do(*argv, yes=True)
     assert len(desk.done) == 2
+    assert desk.sure == [True, True]
 
 
 def test_others_are_not_asked_about(desk: Desk) -> None:

@@ -22,6 +22,7 @@ class Place:
     domains: frozenset[str] = frozenset()
     users: frozenset[str] = frozenset()
     aliases: frozenset[tuple[str, ...]] = frozenset()
+    needed: tuple[tuple[str, str], ...] = ()  # what machines and the administrator depend on
     left: frozenset[tuple[str, ...]] = frozenset()  # aliases that it had, and that are still here
 
 

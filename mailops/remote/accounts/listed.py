@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -41,11 +42,13 @@ class Listed:
     now: Rows
     left: Rows
     gone: Rows
+    needed: tuple[tuple[str, str], ...] = ()  # what machines and the administrator depend on (Accounts)
 
-    def follow(self, wanted: Rows, there: Rows) -> Listed:
+    def follow(self, wanted: Rows, there: Rows, needed: Iterable[tuple[str, str]] = ()) -> Listed:
         """The same once hosts.toml lists `wanted`, with what `there` is in the accounts."""
         left = {kind: ((self.now[kind] | self.left[kind]) - wanted[kind]) & there[kind] for kind in KINDS}
-        return Listed(wanted, left, {kind: (self.gone[kind] & wanted[kind]) - there[kind] for kind in KINDS})
+        gone = {kind: (self.gone[kind] & wanted[kind]) - there[kind] for kind in KINDS}
+        return Listed(wanted, left, gone, tuple((email, machines) for email, machines in needed))
 
     def came(self, kind: str, row: Row) -> bool:
         """Somebody adds it by hand, or says that it is to stay; whether it had left hosts.toml."""
@@ -61,14 +64,16 @@ class Listed:
 
     def content(self) -> bytes:
         stored = _stored(self.now)
-        return json.dumps({**stored, "left": _stored(self.left), "gone": _stored(self.gone)}).encode()
+        more = {"left": _stored(self.left), "gone": _stored(self.gone), "needed": self.needed}
+        return json.dumps({**stored, **more}).encode()
 
 
 def load(database: str) -> Listed:
     """As the last bootstrap, and mailcfg since, have left it."""
     nothing: Stored = {"domains": [], "users": [], "aliases": []}
     found = read_json(path_of(database), "fab bootstrap", nothing)
-    return Listed(rows_of(found), rows_of(found.get("left", nothing)), rows_of(found.get("gone", nothing)))
+    left, gone = (rows_of(found.get("left", nothing)), rows_of(found.get("gone", nothing)))
+    return Listed(rows_of(found), left, gone, tuple((email, names) for email, names in found.get("needed", [])))
 
 
 def save(database: str, listed: Listed) -> None:

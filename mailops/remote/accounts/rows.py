@@ -28,7 +28,7 @@ def converge(wanted: Accounts, link: Link, dry_run: bool = False) -> list[str]:
         raise AgentError(f"{os.path.dirname(path)} is not there: the vault is locked", "fab unlock", LOCKED)
     new = not os.path.exists(path)
     known = listed.load(path)
-    all_wanted, wanted = listed.rows_of(wanted), _without(wanted, known.gone)
+    whole, wanted = wanted, _without(wanted, known.gone)
     changes = [f"database {path}"] if new else database.mend(path, dry_run)
     if new or not _all_there(path, wanted):
         changes += _add_missing(path, wanted, link, dry_run, new)
@@ -37,7 +37,7 @@ def converge(wanted: Accounts, link: Link, dry_run: bool = False) -> list[str]:
         changes.append(f"table {table}")
     if changes and not dry_run:
         senders.ensure(path)
-    return changes + _keep_listed(path, known, all_wanted, link, dry_run, told=bool(changes))
+    return changes + _keep_listed(path, known, whole, link, dry_run, told=bool(changes))
 
 
 def _without(wanted: Accounts, gone: listed.Rows) -> Accounts:
@@ -51,16 +51,17 @@ def _without(wanted: Accounts, gone: listed.Rows) -> Accounts:
 
 
 def _keep_listed(  # noqa: PLR0913, PLR0917 - all that is known of them
-    path: str, known: listed.Listed, wanted: listed.Rows, link: Link, dry_run: bool, told: bool
+    path: str, known: listed.Listed, wanted: Accounts, link: Link, dry_run: bool, told: bool
 ) -> list[str]:
     """Tell where hosts.toml and the accounts differ, and keep it. A line only where nothing else tells that hosts.toml
     has other accounts now."""
+    rows, needed = listed.rows_of(wanted), wanted.get("needed", [])
     if os.path.exists(path):
         with database.opened(path) as db:
-            now = known.follow(wanted, listed.there(db))
+            now = known.follow(rows, listed.there(db), needed)
             lines = [*agree.told(now), *([] if dry_run and told else agree.to_nobody(db))]
     else:
-        now, lines = known.follow(wanted, wanted), []
+        now, lines = known.follow(rows, rows, needed), []
     for line in agree.few(lines):
         link.say(line)
     if now.content() == known.content():

@@ -73,6 +73,7 @@ class StatusArgs(TypedDict):
 class MailcfgArgs(TypedDict):
     argv: list[str]
     who: str
+    sure: bool  # whatever depends on it
 
 
 class DkimArgs(TypedDict):

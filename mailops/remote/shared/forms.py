@@ -74,6 +74,7 @@ class Accounts(TypedDict):
     domains: NotRequired[list[str]]
     users: NotRequired[list[str]]  # addresses
     aliases: NotRequired[list[tuple[str, str]]]  # from, to
+    needed: NotRequired[list[tuple[str, str]]]  # address, the machines that log in with it; "": the administrator's
 
 
 class Rows(TypedDict):
@@ -85,6 +86,7 @@ class Rows(TypedDict):
 class Listed(Rows):
     """The accounts that hosts.toml had at the last bootstrap, kept in the vault."""
 
+    needed: NotRequired[list[tuple[str, str]]]  # as in Accounts
     left: NotRequired[Rows]  # that it had before and are still here
     gone: NotRequired[Rows]  # that somebody has removed here
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import getpass
 import sys
-from collections.abc import Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from . import passwords
-from .address import address, domain, source
+from .address import address, domain, domain_of, source
 from .errors import BAD_INPUT, AgentError
 
 HELP = """\
@@ -36,7 +36,8 @@ mailcfg <command>
  enable <email>         Marks user as active
 
 A password that is left out is asked for. A <src> of @<dom> takes what
-no mailbox and no other alias of the domain has."""
+no mailbox and no other alias of the domain has. After --yes, in front of the
+command, it is done although machines or the administrator depend on it."""
 
 # The words that each command takes; those in brackets may be left out.
 USAGE_OF = {
@@ -130,3 +131,27 @@ def read_password(email: str) -> str:
     if pw != again:
         raise AgentError("the two passwords differ; nothing was changed")
     return pw
+
+
+def depends(command: Command, needed: Iterable[tuple[str, str]], gone: Container[str] = ()) -> str:
+    """What depends on what `command` takes away or changes, as a sentence; "" for nothing.
+
+    `needed` has addresses and the machines that log in with each, "" for the administrator's; `gone` are addresses that
+    nobody has any more once aliases are removed.
+    """
+    told = []
+    for email, machines in needed:
+        taken = command.name in ("rmuser", "passwd", "disable") and command.words[0] == email
+        taken = taken or (command.name == "rmdom" and command.words[0] == domain_of(email)) or email in gone
+        if taken and machines:
+            until = (
+                "until they have the new one: pw in mail_users, then a push"
+                if command.name == "passwd"
+                else "without it"
+            )
+            told.append(
+                f"{email} is what {machines} log{'' if ',' in machines else 's'} in with: mail from there waits {until}"
+            )
+        elif taken and command.name != "passwd":
+            told.append(f"{email} gets root's mail of all machines, and postmaster's and abuse's of all domains")
+    return "; ".join(told)

@@ -76,6 +76,36 @@ def test_a_leaver_does_not_come_back_with_the_first_password(
     assert "alias info@second.test -> user2@second.test" in account_rows.converge(wanted, hashing())
 
 
+def test_what_machines_and_the_administrator_depend_on_is_not_taken_away_unasked(
+    wanted: dict[str, Any], place: Place
+) -> None:
+    admin, relay = "admin@example.test", "user1@example.test"
+    account_rows.converge(wanted | {"needed": [(relay, "backup, web"), (admin, "")]}, hashing())
+    needed = listed.load(wanted["database"]).needed
+    careful = dataclasses.replace(place, needed=needed)
+
+    def do(*argv: str, place: Place = careful) -> list[str]:
+        return accounts.execute(accounts.parse(argv), place, lambda email: OTHER).lines
+
+    for argv in (
+        ("rmuser", relay),
+        ("disable", relay),
+        ("passwd", relay),
+        ("rmuser", admin),
+        ("rmdom", "example.test"),
+    ):
+        with pytest.raises(accounts.Depends, match=r"log in with: mail from there waits|gets root's mail"):
+            do(*argv)
+    assert do("passwd", admin)
+    do("rmuser", admin, place=place)
+    do("addalias", admin, "ann@elsewhere.test")
+    with pytest.raises(accounts.Depends, match="gets root's mail"):  # whatever names it
+        do("rmalias", "-id", "3")
+    do("addalias", admin, "bob@elsewhere.test")
+    assert do("rmalias", admin, "ann@elsewhere.test")[0].startswith("removed")
+    assert listed.load(wanted["database"]).needed == needed
+
+
 def test_many_aliases_that_left_go_at_once(wanted: dict[str, Any], place: Place) -> None:
     more = wanted | {
         "aliases": [*wanted["aliases"], *([f"a{n}@example.test", "admin@example.test"] for n in range(30))]

@@ -113,15 +113,17 @@ def test_a_remark_names_the_task_too(here: dict[str, Any], capsys: pytest.Captur
 
 
 def test_what_comes_from_the_laptop_is_checked(here: dict[str, Any]) -> None:
-    answer = accounts.call({"argv": ["adduser", "a@example.test", SECRET], "who": "me@here"}, Link())
+    answer = accounts.call({"argv": ["adduser", "a@example.test", SECRET], "who": "me@here", "sure": False}, Link())
     assert answer["code"] == 2
     assert SECRET not in json.dumps(answer)
-    answer = accounts.call({"argv": ["adduser", "a@example.test"], "who": "me@here"}, Link(hash=lambda email: SECRET))
+    answer = accounts.call(
+        {"argv": ["adduser", "a@example.test"], "who": "me@here", "sure": False}, Link(hash=lambda email: SECRET)
+    )
     assert answer["code"] == 1
     assert SECRET not in json.dumps(answer)
     here["open"] = False
     with pytest.raises(AgentError) as caught:
-        accounts.call({"argv": ["lsdom"], "who": "me@here"}, Link())
+        accounts.call({"argv": ["lsdom"], "who": "me@here", "sure": False}, Link())
     assert caught.value.code == 5
 
 

@@ -1,8 +1,8 @@
 """What hosts.toml lists, beside what is in the accounts.
 
 Kept in the vault, for mailcfg to know: the manifest outside names nobody. Beside the rows that hosts.toml had at the
-last bootstrap stand those that it has had, lost, and that are still in the accounts (`left`), and those that it has
-and that mailcfg took out of the accounts (`gone`): a bootstrap does not bring these back.
+last bootstrap stand those that it has had, lost, and that are still in the accounts (`left`), and those that
+mailcfg took out of the accounts (`gone`): a bootstrap does not bring back those of them that hosts.toml lists.
 """
 
 from __future__ import annotations
@@ -59,8 +59,9 @@ class Listed:
 
     def went(self, kind: str, row: Row) -> None:
         self.left[kind].discard(row)
-        if row in self.now[kind]:
-            self.gone[kind].add(row)
+        self.gone[kind].add(
+            row
+        )  # hosts.toml may list it since the last bootstrap; the next one forgets what it does not
 
     def content(self) -> bytes:
         stored = _stored(self.now)

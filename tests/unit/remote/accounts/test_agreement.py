@@ -106,6 +106,21 @@ def test_what_machines_and_the_administrator_depend_on_is_not_taken_away_unasked
     assert listed.load(wanted["database"]).needed == needed
 
 
+def test_nor_does_one_whom_hosts_toml_lists_since_the_last_bootstrap(
+    wanted: dict[str, Any], mailcfg: Callable[..., list[str]]
+) -> None:
+    mailcfg("adduser", "ann@example.test")
+    mailcfg("rmuser", "ann@example.test")
+    mailcfg("adduser", "bob@example.test")
+    mailcfg("rmuser", "bob@example.test")
+    more = wanted | {"users": [*wanted["users"], "ann@example.test"]}
+    account_rows.converge(more, link := hashing())
+    assert link.asked == []
+    assert [line.partition(",")[0] for line in link.said] == ["ann@example.test stands in hosts.toml"]
+    more["users"].append("bob@example.test")  # the bootstrap has forgotten who was never listed
+    assert account_rows.converge(more, hashing()) == ["user bob@example.test"]
+
+
 def test_many_aliases_that_left_go_at_once(wanted: dict[str, Any], place: Place) -> None:
     more = wanted | {
         "aliases": [*wanted["aliases"], *([f"a{n}@example.test", "admin@example.test"] for n in range(30))]

@@ -14,6 +14,7 @@ from mailops.cli.words import WordsTask, WordTask
 JSON = {"json": "print JSON on stdout, progress on stderr"}
 WRITE = {"write": "write it into hosts.toml, too, without asking"}
 YES = {"yes": "do it although machines or the administrator depend on it, without asking"}
+GENERATE = {"generate": "make a password, and print what to send to the person"}
 OVERWRITE = {"overwrite": "replace files that were edited on the machine, too"}
 
 
@@ -316,15 +317,15 @@ def queue_release(c: Any, ids: str | None = None, all: bool = False) -> None:
     queue.change(c, "queue.release", ids, "all" if all else "")
 
 
-@task(name="add", help={"email": "the whole address", **WRITE, **JSON})
-def user_add(c: Any, email: str, write: bool = False, json: bool = False) -> None:
+@task(name="add", help={"email": "the whole address", **GENERATE, **WRITE, **JSON})
+def user_add(c: Any, email: str, generate: bool = False, write: bool = False, json: bool = False) -> None:
     """Add a user; the password is asked for.
 
-    Example: fab user.add ann@example.test
+    Example: fab user.add ann@example.test --generate
     """
     from mailops import accounts
 
-    accounts.run(c, ["adduser", accounts.whole(email)], json, write=write)
+    accounts.run(c, ["adduser", accounts.whole(email)], json, write=write, generate=generate)
 
 
 @task(name="rm", help={"email": "the whole address", **WRITE, **YES, **JSON})
@@ -349,8 +350,8 @@ def user_ls(c: Any, domain: str = "", json: bool = False) -> None:
     accounts.run(c, ["lsuser", *([domain] if domain else [])], json)
 
 
-@task(name="passwd", help={"email": "the whole address", **YES, **JSON})
-def user_passwd(c: Any, email: str, yes: bool = False, json: bool = False) -> None:
+@task(name="passwd", help={"email": "the whole address", **GENERATE, **YES, **JSON})
+def user_passwd(c: Any, email: str, generate: bool = False, yes: bool = False, json: bool = False) -> None:
     """Change a user's password, at once.
 
     The new one is asked for, without echo.
@@ -359,7 +360,7 @@ def user_passwd(c: Any, email: str, yes: bool = False, json: bool = False) -> No
     """
     from mailops import accounts
 
-    accounts.run(c, ["passwd", email], json, yes=yes)
+    accounts.run(c, ["passwd", email], json, yes=yes, generate=generate)
 
 
 @task(name="disable", help={"email": "the whole address", **YES, **JSON})

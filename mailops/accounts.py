@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from mailops import secrets
+from mailops import needed, secrets
 from mailops.cli.words import SEEN
 from mailops.errors import BAD_INPUT, MailopsError
 from mailops.remote.shared import mailcfg as remote
@@ -35,11 +35,20 @@ if TYPE_CHECKING:
     from mailops.ssh.machine import Machine
 
 
-def run(c: Any, argv: Sequence[str], as_json: bool = False, write: bool = False, yes: bool = False) -> None:
+def run(  # noqa: PLR0913
+    c: Any,
+    argv: Sequence[str],
+    as_json: bool = False,
+    *,
+    write: bool = False,
+    yes: bool = False,
+    generate: bool = False,
+) -> None:
     """Do a mailcfg command on the site's mailhost. MailopsError, with mailcfg's exit code, when refused.
 
     What can be refused here is refused before there is a connection. `write`: into hosts.toml, too; `yes`: although
-    machines or the administrator depend on it.
+    machines or the administrator depend on it. With `generate` the password is made here, and shown with what to tell
+    its owner.
     """
     from mailops import fleet
 
@@ -51,8 +60,22 @@ def run(c: Any, argv: Sequence[str], as_json: bool = False, write: bool = False,
     host = fleet.select(c, site, having("accounts"))[0]
     sure = yes or _sure(site, command)
     with fleet.machine(c, site, host, quiet=as_json) as machine:
-        done = mailcfg(machine, command, as_json, sure)
+        made: list[str] = []
+        done = mailcfg(machine, command, as_json, sure, (lambda _: _make(made)) if generate else None)
+    if made:  # else the machine had no use for one
+        from mailops import welcome
+        from mailops.screen import terminal
+
+        terminal.show(welcome.message(site, command.words[0], made[0]))
     _list(site, done, write, as_json)
+
+
+def _make(made: list[str]) -> str:
+    """The hash of a new password, which goes into `made`."""
+    from mailops import welcome
+
+    made.append(secrets.remember(welcome.password()))
+    return hash_password(made[0])
 
 
 def _sure(site: Site, command: remote.Command) -> bool:
@@ -118,14 +141,22 @@ def whole(email: str) -> str:
     return email
 
 
-def mailcfg(machine: Machine, command: remote.Command, as_json: bool = False, sure: bool = False) -> remote.Command:
-    """Have `machine` do `command`, and print what it says, as a table or as JSON. Returns what that was: an alias that
-    was named by its number is known then."""
+def mailcfg(
+    machine: Machine,
+    command: remote.Command,
+    as_json: bool = False,
+    sure: bool = False,
+    ask: Callable[[str], str] | None = None,
+) -> remote.Command:
+    """Have `machine` do `command`, and print what it says, as a table or as JSON; `ask` gives the hash of a password.
+
+    Returns what that was: an alias that was named by its number is known then.
+    """
     from mailops import fleet
 
     args: MailcfgArgs = {"argv": [command.name, *command.words], "who": fleet.who(), "sure": sure}
     # The machine asks only when a password is really needed, and all else is right.
-    answer: Mailcfg = machine.call("mailcfg", args, {"hash": ask_hash})
+    answer: Mailcfg = machine.call("mailcfg", args, {"hash": ask or ask_hash})
     answer["lines"] = [*command.notes, *map(_here, answer["lines"])]
     answer["hint"] = _here(answer["hint"])
     if as_json:
@@ -148,7 +179,7 @@ def hashes(site: Site, emails: Sequence[str]) -> dict[str, str]:
 def _hash_of(email: str, pw: Secret) -> str:
     """MailopsError names the person as well as the key in hosts.toml."""
     try:
-        return hash_password(secrets.resolve(pw), pw.where)
+        return hash_password(needed.new_password(pw), pw.where)
     except MailopsError as error:
         where = f"the password of {email} ({pw.where})"
         raise MailopsError(error.what, error.hint, error.code, where) from None

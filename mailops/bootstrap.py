@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import getpass
 import sys
 import time
 from dataclasses import dataclass, field
@@ -11,10 +10,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from mailops import cache, fleet, secrets
+from mailops import cache, fleet, needed, secrets
 from mailops.errors import BAD_INPUT, DIFFERENT, DISTRUSTED, MailopsError
 from mailops.manifest import File, Manifest
 from mailops.roles import MADE, is_central, runs
+from mailops.screen import terminal
 from mailops.services.compose import manifest_for
 from mailops.site.model import Host, Site
 from mailops.ssh.machine import Answers, BareMachine, Listener, Machine
@@ -153,7 +153,7 @@ def bootstrap(c: Any, overwrite: bool = False, as_json: bool = False) -> None:
         return result
 
     try:
-        fleet.each(c, MADE, work, as_json)
+        fleet.each(c, MADE, work, as_json, task="bootstrap")
     finally:
         if relays:
             _introduce(c, relays)
@@ -205,7 +205,7 @@ def _introduce(c: Any, relays: list[str]) -> None:
 def push(c: Any, overwrite: bool = False, as_json: bool = False) -> None:
     """The configuration alone, no packages; hand edits as with `bootstrap`."""
     _say_notes()
-    fleet.each(c, MADE, lambda machine: _apply(c, machine, "push", overwrite), as_json)
+    fleet.each(c, MADE, lambda machine: _apply(c, machine, "push", overwrite), as_json, task="push")
     _doubt_mailhost()
 
 
@@ -235,7 +235,7 @@ def plan(c: Any, as_json: bool = False) -> None:
             refused.append(machine.host.name)
         return result
 
-    fleet.each(c, MADE, work, as_json, _print_plan)
+    fleet.each(c, MADE, work, as_json, _print_plan, task="plan")
     _doubt_mailhost()
     if refused:
         raise MailopsError(f"{', '.join(refused)}: a bootstrap would be refused")
@@ -251,40 +251,23 @@ def _doubt_mailhost() -> None:
 
 
 def passphrase(site: Site, listener: Listener, new: bool) -> str:
-    """The vault's passphrase, for what the person is told; a new one that is typed is typed twice, since a slip would
-    lock its owner out."""
+    """The vault's passphrase, for what the person is told; one for a new vault is typed twice, and not a short one."""
     if site.cryptdir_pw is None:
         raise MailopsError(f"{site.path.name}: cryptdir_pw is not set", code=BAD_INPUT)
     listener.say(
         "it asks for a passphrase, to make a new vault" if new else "it asks for the passphrase, to open its vault"
     )
-    value = secrets.resolve(site.cryptdir_pw)
-    if new and site.cryptdir_pw.kind == "prompt" and _again() != value:
-        raise MailopsError("the two passphrases differ; no vault was made", "run it again")
-    return value
-
-
-def _again() -> str:
-    try:
-        return getpass.getpass("The same passphrase again: ")
-    except EOFError:
-        return ""
+    if not new:
+        return secrets.resolve(site.cryptdir_pw)
+    return needed.new_passphrase(site.cryptdir_pw)
 
 
 def show_recovery_key(name: str, key: str) -> bool:
-    """To the person's terminal even when stdout goes to a file: the key must not end up in a log."""
-    text = (
+    """To the person alone: the key must not end up in a log."""
+    terminal.show(
         f"\n  The recovery key of the vault on {name}. It is shown once and stored nowhere: write it down.\n"
         f"  Whoever has it can open the vault without the passphrase.\n\n    {key}\n\n"
     )
-    if sys.stdout.isatty():
-        print(text, flush=True)
-        return True
-    try:
-        with open("/dev/tty", "w", encoding="utf-8") as terminal:
-            terminal.write(text)
-    except OSError:  # no terminal at all: a script asked for it, and is told on the side
-        print(text, file=sys.stderr, flush=True)
     return True
 
 

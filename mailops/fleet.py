@@ -13,13 +13,14 @@ from io import StringIO
 from pathlib import Path
 from typing import Any, TypeVar
 
-from mailops import secrets
+from mailops import needed, secrets
 from mailops.errors import BAD_INPUT, DISTRUSTED, MailopsError
-from mailops.roles import ROLES, having
+from mailops.roles import ROLES, having, is_central, runs
 from mailops.screen.report import Report
 from mailops.site import place, reader
 from mailops.site.model import Host, Site
 from mailops.ssh import machine as machines
+from mailops.ssh.connection import login
 from mailops.ssh.machine import Machine
 
 Result = TypeVar("Result", bound=Mapping[str, Any])
@@ -37,12 +38,24 @@ def _load(path: Path, *state: int) -> Site:
     return reader.load(path)
 
 
-def begin(config: Any, roles: tuple[str, ...]) -> None:
-    """Begin to connect to the first machine of a task that is for `roles`. MailopsError as `load` and `select`."""
+def begin(config: Any, roles: tuple[str, ...], task: str) -> None:
+    """Begin to connect to the first machine of a task that is for `roles`. MailopsError as `load` and `select`.
+
+    But not before its passwords are there: whoever is asked may take longer than a machine waits for a login.
+    """
     site = load()
-    host = _selected(config, site, roles)[0]
-    if host.host_key:  # else nothing is said to it
-        machines.begin(site, host, config)
+    hosts = _selected(config, site, roles)
+    needed.fetch(_needs(config, site, task, hosts))
+    if hosts[0].host_key:  # else nothing is said to it
+        machines.begin(site, hosts[0], config)
+
+
+def _needs(config: Any, site: Site, task: str, hosts: list[Host]) -> list[needed.Need]:
+    asked = list(hosts)
+    if task in needed.CONVERGE and any(runs(host.role, "nullclient") for host in hosts):
+        asked += [host for host in site.hosts.values() if is_central(host.role)]  # for its certificate
+    sudo = [host for host in asked if host.sudo_pw and login(host, config) != "root"]
+    return needed.of(task, site, hosts, sudo)
 
 
 def select(c: Any, site: Site, roles: tuple[str, ...]) -> list[Host]:
@@ -77,15 +90,17 @@ def machine(c: Any, site: Site, host: Host, quiet: bool = False) -> Machine:
     return Machine(site, host, Report(host.name, sys.stderr if quiet else sys.stdout), c.config)
 
 
-def each(
+def each(  # noqa: PLR0913, PLR0917
     c: Any,
     roles: tuple[str, ...],
     work: Callable[[Machine], Result],
     as_json: bool = False,
     show: Callable[[str, Result], None] | None = None,
+    task: str = "",
 ) -> None:
     """Do `work` on each selected machine; one that fails does not keep the others waiting.
 
+    The passwords that all of them need for `task` are fetched first.
     A result is shown as soon as it is there or, with `as_json`, printed at the end with all the others.
     Raises MailopsError at the end, with the code of the first failure; but with 6 where a machine may be compromised.
     """
@@ -93,6 +108,7 @@ def each(
     results: dict[str, Mapping[str, Any]] = {}
     failures: list[MailopsError] = []
     hosts = select(c, site, roles)
+    needed.fetch(_needs(c.config, site, task, hosts))
     for host in hosts:
         try:
             with machine(c, site, host, quiet=as_json) as target:

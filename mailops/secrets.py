@@ -7,6 +7,7 @@ A secret is fetched once per process and never shown: not in messages, not by `r
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import threading
 from collections.abc import Callable
@@ -19,6 +20,8 @@ from mailops.site.model import Secret
 _COMMAND_SECONDS = 300
 # Shorter than this, a password is part of too many ordinary words to be masked.
 _SHORTEST_MASKED = 4
+PLAIN = re.compile(r"[\w./:@%+~-]+")
+TELLING = re.compile(r"-+(p|k|pw|pass|secret|token|key)", re.IGNORECASE)  # options whose value is one
 _MASK = "*" * 8
 # Sentences of our own. They say nothing of a password, until a word of theirs is masked: then they say which one it is.
 OURS = (
@@ -35,6 +38,7 @@ class _Memory:
         self.lock = threading.RLock()
         self.fetched: dict[tuple[str, str, str], str] = {}
         self.known: set[str] = set()
+        self.confirmed: set[tuple[str, str, str]] = set()  # what was typed twice
 
 
 _memory = _Memory()
@@ -50,6 +54,26 @@ def resolve(secret: Secret) -> str:
         if key not in _memory.fetched:
             _memory.fetched[key] = remember(_checked(_SOURCES[secret.kind](secret), secret))
         return _memory.fetched[key]
+
+
+def confirmed(secret: Secret) -> str:
+    """As `resolve`, of a new password: what a person types is typed twice, as a slip would lock its owner out."""
+    with _memory.lock:
+        value, key = resolve(secret), _identity(secret)
+        if secret.kind == "prompt" and key not in _memory.confirmed:
+            if _again() != value:
+                _memory.fetched.pop(key)
+                raise _error(secret, "the two that were typed differ; nothing was made of it", "Run it again.")
+            _memory.confirmed.add(key)
+        return value
+
+
+def possible(secret: Secret) -> None:
+    """MailopsError where it can be seen already that there will be none to be had: nothing is asked, nothing is run."""
+    if secret.kind == "prompt":
+        _terminal(secret)
+    if secret.kind == "env":
+        _env(secret)
 
 
 def forget(secret: Secret) -> None:
@@ -136,12 +160,26 @@ def _error(secret: Secret, what: str, hint: str) -> MailopsError:
 def _prompt(secret: Secret) -> str:
     import getpass
 
+    _terminal(secret)
     try:
-        # getpass would fall back on an echoing stdin; only a real terminal will do.
-        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
         return getpass.getpass(f"{secret.value} ({secret.where}): ")
     except EOFError:
         raise _error(secret, "nothing was typed", "Start again, or press Ctrl-C to leave.") from None
+
+
+def _again() -> str:
+    import getpass
+
+    try:
+        return getpass.getpass("The same again: ")
+    except EOFError:
+        return ""
+
+
+def _terminal(secret: Secret) -> None:
+    """getpass would fall back on an echoing stdin; only a real terminal will do."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
     except OSError:
         raise _error(
             secret,
@@ -164,17 +202,24 @@ def _env(secret: Secret) -> str:
 def _command(secret: Secret) -> str:
     """The first line that a shell command prints. It may talk to the person: stdin and stderr are theirs."""
     hint = "Run it by hand to see why; its messages are above."
+    which = f"its command ({shown})" if (shown := shown_command(secret.value)) else "its command"
     with subprocess.Popen(["/bin/sh", "-c", secret.value], stdout=subprocess.PIPE) as process:
         try:
             output = process.communicate(timeout=_COMMAND_SECONDS)[0]
         except subprocess.TimeoutExpired:
             process.kill()
-            raise _error(secret, f"its command took more than {_COMMAND_SECONDS} s", hint) from None
+            raise _error(secret, f"{which} took more than {_COMMAND_SECONDS} s", hint) from None
     if process.returncode:
-        # The command is not repeated here: a careless one may contain the password.
-        raise _error(secret, f"its command ended with status {process.returncode}", hint)
+        raise _error(secret, f"{which} ended with status {process.returncode}", hint)
     line = output.split(b"\n", 1)[0].removesuffix(b"\r")
     return line.decode(errors="surrogateescape")
+
+
+def shown_command(text: str) -> str:
+    """The command, where it cannot hold the password itself, as a careless one may: plain words that fetch one."""
+    words = text.split()
+    plain = bool(words) and all(PLAIN.fullmatch(word) and not TELLING.match(word) for word in words)
+    return text if plain and words[0] not in ("echo", "printf") else ""
 
 
 def _keyring(secret: Secret) -> str:

@@ -22,7 +22,7 @@ def unlock(c: Any) -> None:
             machine.listener.say("the mail system is up" if result["changed"] else "the mail system was up already")
         return result
 
-    fleet.each(c, having("vault"), work)
+    fleet.each(c, having("vault"), work, task="unlock")
 
 
 def lock(c: Any) -> None:

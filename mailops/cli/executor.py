@@ -49,7 +49,7 @@ class Executor(fabric.Executor):  # type: ignore[misc]
         expanded = InvokeExecutor.expand_calls(self, calls)
         if expanded and expanded[0].called_as in AT_ONCE:
             sys.setswitchinterval(headstart.SWITCH)
-            fleet.begin(self.config, AT_ONCE[expanded[0].called_as])
+            fleet.begin(self.config, AT_ONCE[expanded[0].called_as], expanded[0].called_as)
         return expanded
 
     def execute(self, *tasks: Any) -> Any:

@@ -42,7 +42,7 @@ class PinnedConnection(fabric.Connection):  # type: ignore[misc]
 
     def __init__(self, site: Site, host: Host, config: fabric.Config | None = None, **kwargs: Any) -> None:
         config = (config or fabric.Config(lazy=True)).clone()
-        known = ssh_config.lookup(host.name, host.user or "", host.address or "", host.port or 0, _files(config))
+        known = _lookup(host, config)
         for name, value in (("site", site), ("machine", host), ("beginning", None), ("known", known)):
             object.__setattr__(self, name, value)  # ours, and not Fabric's, which would file it under its settings
         object.__setattr__(config, "base_ssh_config", _Found(known))
@@ -218,12 +218,21 @@ class _Found(paramiko.SSHConfig):
         return found
 
 
+def login(host: Host, config: Any) -> str:
+    """Who logs in on a machine, by hosts.toml or else by ssh_config."""
+    return host.user or _lookup(host, config).user or "root"
+
+
+def _lookup(host: Host, config: Any) -> ssh_config.Answer:
+    return ssh_config.lookup(host.name, host.user or "", host.address or "", host.port or 0, _files(config))
+
+
 def _files(config: Any) -> tuple[str, ...]:
     """That of `fab -S`, or else a person's own and the system's, as with `ssh`."""
-    asked = config.get("mailops_ssh_config") or config.ssh_config_path
+    asked = config.get("mailops_ssh_config") or config.get("ssh_config_path")
     if asked:
         return (asked,) if asked != "none" else ()
-    return ssh_config.DEFAULTS if config.load_ssh_configs else ()
+    return ssh_config.DEFAULTS if config.get("load_ssh_configs", True) else ()
 
 
 def _hop(site: Site, text: str) -> Host:

@@ -130,6 +130,7 @@ class Machine:
         when it asks what this call does not answer (`mailops.ssh.questions`), or says what none of ours says.
         """
         self._untouched = not Machine.called
+        self._sudo_password()  # before there is a connection that would wait for it
         self.connection.begin()
         made = Background(args).result if callable(args) else lambda: args
         channel = None

@@ -49,6 +49,7 @@ def site(monkeypatch: Any, folder: Path, agent: Agent, hosts: str = "") -> Simpl
         return PretendMachine(site, host, Report(host.name, sys.stderr if quiet else sys.stdout), agent)
 
     monkeypatch.setattr(fleet, "machine", machine)
+    monkeypatch.setattr("mailops.needed.fetch", lambda needs: None)
     return SimpleNamespace(config={"mailops_hosts": hosts})
 
 

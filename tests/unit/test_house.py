@@ -96,7 +96,7 @@ LAPTOP = """
     manifest
     site
     secrets cache
-    screen ssh services
+    screen ssh services needed welcome
     fleet
     accounts
     bootstrap

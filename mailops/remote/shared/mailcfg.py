@@ -87,7 +87,7 @@ def parse(argv: Sequence[str]) -> Command:
         raise AgentError(f"usage: mailcfg {name} {USAGE_OF[name]}".rstrip(), hint="mailcfg help", code=BAD_INPUT)
     pw = words.pop() if takes[-1:] == ["[<pw>]"] and len(words) == 2 else None
     if pw is not None:
-        passwords.check(pw)
+        passwords.check_new(pw)
     taken = tuple(_word(name, *pair) for pair in zip(takes, words, strict=False))
     notes = tuple(f"{text} is {word} in mail" for text, word in zip(words, taken, strict=True) if not text.isascii())
     return Command(name, taken, pw, notes)
@@ -120,11 +120,11 @@ def read_password(email: str) -> str:
             pw = sys.stdin.readline().rstrip("\r\n")
         except UnicodeDecodeError:
             raise AgentError("the password is not valid UTF-8", code=BAD_INPUT) from None
-        passwords.check(pw)
+        passwords.check_new(pw)
         return pw
     try:
         pw = getpass.getpass(f"Password for {email}: ")
-        passwords.check(pw)
+        passwords.check_new(pw)
         again = getpass.getpass("The same again: ")
     except EOFError:
         raise AgentError("no password was given; nothing was changed") from None

@@ -8,6 +8,7 @@ from .errors import BAD_INPUT, AgentError
 
 SCHEME = "{BLF-CRYPT}"  # bcrypt, as the accounts have it
 ROUNDS = 10  # 2^10 iterations: about 80 ms for each login
+SHORTEST = 8  # characters of a new one; one that is in use already may be shorter
 LONGEST = 72  # bytes; bcrypt silently ignores whatever follows, so more is refused
 FORM = re.compile(r"\{BLF-CRYPT\}\$2[aby]\$\d\d\$[./A-Za-z0-9]{53}")
 
@@ -27,6 +28,13 @@ def check(pw: str) -> bytes:
             f"the password has {len(data)} bytes, and bcrypt would ignore all but the first {LONGEST}", code=BAD_INPUT
         )
     return data
+
+
+def check_new(pw: str) -> None:
+    """As `check`, and AgentError when somebody would guess it before long."""
+    check(pw)
+    if len(pw) < SHORTEST:
+        raise AgentError(f"the password has {len(pw)} characters, and {SHORTEST} are the least", code=BAD_INPUT)
 
 
 def is_hash(text: str) -> bool:

@@ -37,6 +37,8 @@ def begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The hosts to which a connection is begun; nothing else is done."""
     (tmp_path / "hosts.toml").write_text(SITE)
     monkeypatch.setenv("MAILOPS_SITE", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("X", "long enough")
     hosts: list[str] = []
     monkeypatch.setattr(machine, "begin", lambda site, host, config: hosts.append(host.name))
     monkeypatch.setattr("mailops.fleet.each", lambda *_, **__: None)

@@ -341,6 +341,7 @@ def test_a_password_that_cannot_be_had_is_told_with_person_and_machine(
 ) -> None:
     """The machine is told that there is none, and the laptop awaits its end: its history is to say why."""
     monkeypatch.setattr(secrets, "_memory", secrets._Memory())
+    monkeypatch.setattr("mailops.needed.fetch", lambda needs: None)  # it was not to be foreseen
     monkeypatch.delenv("TRUST_OTHER")
     over = says(t="error", message="a user's password could not be had on the laptop", hint="", code=1)
 

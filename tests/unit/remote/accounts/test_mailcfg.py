@@ -51,7 +51,7 @@ def test_main_reads_one_line_when_there_is_no_terminal(
 def test_main_asks_twice_and_only_when_it_is_worth_it(
     here: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    typed = iter(["one", "two", "three", "three"])
+    typed = iter(["number one", "number two", "number three", "number three"])
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(isatty=lambda: True))
     monkeypatch.setattr("getpass.getpass", lambda prompt: next(typed))
     assert accounts.main(["passwd", "nobody@example.test"]) == 1

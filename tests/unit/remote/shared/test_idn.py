@@ -53,7 +53,7 @@ def test_perhaps_another_one(written: str) -> None:
 
 
 def test_mailcfg_says_what_it_takes() -> None:
-    command = mailcfg.parse(["adduser", "ann@müller.test", "päss"])
+    command = mailcfg.parse(["adduser", "ann@müller.test", "pässword"])
     assert command.words == ("ann@xn--mller-kva.test",)
     assert command.notes == ("ann@müller.test is ann@xn--mller-kva.test in mail",)
     assert mailcfg.parse(["adduser", "ann@example.test"]).notes == ()

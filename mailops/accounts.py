@@ -13,9 +13,11 @@ from mailops import needed, secrets
 from mailops.cli.words import SEEN
 from mailops.errors import BAD_INPUT, MailopsError
 from mailops.remote.shared import mailcfg as remote
-from mailops.remote.shared import passwords, tables
+from mailops.remote.shared import passwords
 from mailops.remote.shared.errors import AgentError
 from mailops.roles import having
+from mailops.screen import paint
+from mailops.screen.tables import fitted
 
 # What the machine's mailcfg says to type next, as it is typed here.
 TASKS = {
@@ -162,7 +164,7 @@ def mailcfg(
     if as_json:
         print(json.dumps(secrets.masked(answer), indent=2))
     else:
-        for line in [*tables.table(answer["rows"] or []), *answer["lines"]]:
+        for line in [*fitted(answer["rows"] or [], paint.columns()), *answer["lines"]]:
             print(secrets.mask(line))
     if answer["code"]:
         raise MailopsError(answer["error"], answer["hint"], answer["code"])

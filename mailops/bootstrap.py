@@ -14,7 +14,7 @@ from mailops import cache, fleet, needed, secrets
 from mailops.errors import BAD_INPUT, DIFFERENT, DISTRUSTED, MailopsError
 from mailops.manifest import File, Manifest
 from mailops.roles import MADE, is_central, runs
-from mailops.screen import terminal
+from mailops.screen import planned, terminal
 from mailops.services.compose import manifest_for
 from mailops.site.model import Host, Site
 from mailops.ssh.machine import Answers, BareMachine, Listener, Machine
@@ -142,10 +142,11 @@ def bootstrap(c: Any, overwrite: bool = False, as_json: bool = False) -> None:
                 print(f"{host.name}  ● left out: mailops cannot make a {host.role} yet", file=sys.stderr)
     relays: list[str] = []  # null clients that are new, or otherwise than they were, or that it has not heard of yet
     knows = False  # the mailhost, of all null clients
+    done: dict[str, Changed] = {}
 
     def work(machine: Machine) -> Changed:
         nonlocal knows
-        result = _apply(c, machine, "bootstrap", overwrite)
+        result = done[machine.host.name] = _apply(c, machine, "bootstrap", overwrite)
         if is_central(machine.host.role):
             knows = True
         elif not knows and _is_news(machine, result):
@@ -157,6 +158,9 @@ def bootstrap(c: Any, overwrite: bool = False, as_json: bool = False) -> None:
     finally:
         if relays:
             _introduce(c, relays)
+        if not as_json:
+            for line in planned.next_steps(done):
+                print(line)
 
 
 def _say_notes() -> None:
@@ -365,3 +369,6 @@ def _print_plan(name: str, result: ShownPlan) -> None:
         print(diffs.text(name, result["edited"]), end="")
     if result["locked"] and not result["new_vault"]:
         print(f"{name}  the vault is locked: accounts, keys and files in it were not compared")
+    if result["changes"]:
+        stopped = result["refused"] or result["edited"]
+        print(f"{name}  {planned.count(result['changes'])}" + ("" if stopped else f"; next: fab -H {name} bootstrap"))

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from mailops import needed, secrets
 from mailops.errors import BAD_INPUT, DISTRUSTED, MailopsError
 from mailops.roles import ROLES, having, is_central, runs
+from mailops.screen import paint
 from mailops.screen.report import Report
 from mailops.site import place, reader
 from mailops.site.model import Host, Site
@@ -116,7 +117,7 @@ def each(  # noqa: PLR0913, PLR0917
             if show and not as_json:
                 with redirect_stdout(StringIO()) as shown:
                     show(host.name, result)
-                print(secrets.mask(shown.getvalue()), end="", flush=True)
+                print(paint.page(secrets.mask(shown.getvalue()), sys.stdout), end="", flush=True)
             if unwell := ailing(host.name, result):
                 raise Unwell(unwell)
         except Unwell as error:  # what it did is done, and stays told

@@ -22,28 +22,26 @@ def fab() -> None:
     any host key.
     """
     headstart.begin()
-    from fabric.main import program
+    import fabric
 
     from mailops.cli.config import Config
+    from mailops.cli.listing import Program
 
-    program.config_class = Config
+    executor: Any = fabric.Executor
     if "--" in sys.argv and _has_site():
-        from mailops.cli.executor import Executor
-
-        program.executor_class = Executor
-    _run(program)
+        from mailops.cli.executor import Executor as executor
+    _run(Program(name="Fabric", version=fabric.__version__, executor_class=executor, config_class=Config))
 
 
 def main() -> None:
     """The same tasks as `mailops`, for a site that lives in a folder of its own."""
     headstart.begin()
-    from fabric.main import Fab
-
     from mailops import tasks
     from mailops.cli.config import Config
     from mailops.cli.executor import Executor
+    from mailops.cli.listing import Program
 
-    program = Fab(
+    program = Program(
         name="mailops", version=__version__, namespace=tasks.namespace, executor_class=Executor, config_class=Config
     )
     _run(program)

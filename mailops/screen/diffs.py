@@ -15,6 +15,7 @@ import sys
 from typing import TYPE_CHECKING, Any, cast
 
 from mailops import printable, secrets
+from mailops.screen import paint
 
 if TYPE_CHECKING:
     from typing import TypedDict
@@ -96,7 +97,8 @@ def text(name: str, shown_entries: list[Shown]) -> str:
 def show_edits(name: str, listener: Any, entries: list[Edit]) -> None:
     """The answer to the agent's "edited": show a person what stands in a run's way, beside its progress."""
     listener.say("somebody has changed files on this machine:")
-    print(text(name, edits(entries)), file=getattr(listener, "stream", sys.stderr), flush=True)
+    stream = getattr(listener, "stream", sys.stderr)
+    print(paint.page(text(name, edits(entries)), stream), file=stream, flush=True)
 
 
 def _diff(entry: Edit, labels: tuple[str, str]) -> str:

@@ -8,9 +8,10 @@ import threading
 from typing import TextIO
 
 from mailops import secrets
+from mailops.screen import paint
 
 MARKS = {"ok": "✓", "changed": "●", "failed": "✗"}
-COLOURS = {"ok": "\x1b[32m", "changed": "\x1b[33m", "failed": "\x1b[31m"}
+COLOURS = {state: paint.MARKS[mark] for state, mark in MARKS.items()}
 STRIDE = 20.0  # per cent between two progress lines where there is no terminal
 WIDTH = 100
 LONGEST = 2000  # characters of one line
@@ -32,7 +33,7 @@ class Report:
         if state == "start" or (state == "ok" and not lines):  # what is as it should be needs no line
             self._passing(f"… {name}")
             return
-        mark = f"{COLOURS[state]}{MARKS[state]}\x1b[0m" if self.live else MARKS[state]
+        mark = paint.colour(MARKS[state], COLOURS[state]) if paint.coloured(self.stream) else MARKS[state]
         self._line(f"{mark} {name:<12} {_short(lines)}".rstrip())
 
     def progress(self, name: str, percent: float, detail: str) -> None:
@@ -47,8 +48,9 @@ class Report:
 
     def _line(self, text: str) -> None:
         start = "\r\x1b[K" if self.live else ""
+        line = paint.wrapped(f"{self.name}  {secrets.mask(text)}", paint.columns() if self.live else 0)
         with self._writing:
-            print(f"{start}{self.name}  {secrets.mask(text)}", file=self.stream, flush=True)
+            print(f"{start}{line}", file=self.stream, flush=True)
 
     def _passing(self, text: str) -> None:
         if self.live:

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pytest
 from fabric import Config
-from fabric.main import Fab
 
 import tasks
 from mailops import __version__
+from mailops.cli import listing
 from mailops.cli.executor import Executor
 from mailops.cli.words import SEEN
 from tests import wheel
@@ -41,7 +41,7 @@ def fab(*args: str, cwd: Path = PROJECT, **env: str) -> subprocess.CompletedProc
 
 def in_process(*args: str) -> int:
     """The same program and executor without the price of a process; returns the exit code."""
-    program = Fab(namespace=tasks.namespace, executor_class=Executor, config_class=Config)
+    program = listing.Program(namespace=tasks.namespace, executor_class=Executor, config_class=Config)
     for name, texts in HELP.items():  # invoke takes a task's texts out of it as it reads them
         tasks.namespace[name].help = dict(texts)
     try:
@@ -78,8 +78,10 @@ def at(port: int, text: str = GOOD) -> str:
 def test_the_list_shows_every_task_in_one_line_of_80_columns() -> None:
     done = fab("--list")
     lines = [line for line in done.stdout.splitlines() if line.startswith("  ")]
-    assert sorted(line.split()[0] for line in lines) == NAMES
-    assert all(re.fullmatch(r"  \S+( \(queue\))? +[A-Z].*\.", line) for line in lines), lines
+    assert sorted(line.split()[0] for line in lines) == sorted({*NAMES, "queue"} - {"queue.ls"})
+    assert all(re.fullmatch(r"  \S+ +[A-Z].*\.", line) for line in lines), lines
+    headings = [line for line in done.stdout.splitlines() if line and not line.startswith(" ")]
+    assert headings == list(listing.HEADINGS)  # nothing is among the others
     assert max(map(len, lines)) <= 80
 
 
@@ -381,3 +383,14 @@ def test_an_odd_ssh_config_is_no_traceback(name: str, tmp_path: Path) -> None:
     assert "mailops: mail: no connection to 127.0.0.1" in done.stderr
     assert done.stderr.count("\n") == 2 + (name == "a tag")
     assert ("'tagged'" in done.stderr) is (name == "a tag")
+
+
+@pytest.mark.parametrize("words", [[], ["--help"], ["--list"]])
+def test_both_commands_show_the_same_list_and_no_options_of_fabrics(words: list[str]) -> None:
+    ours = subprocess.run(
+        [Path(sys.executable).with_name("mailops"), *words], capture_output=True, text=True, check=False
+    )
+    stock = fab(*words)
+    assert ours.stdout.replace("mailops", "fab") == stock.stdout.replace("mailops", "fab")
+    assert "--prompt-for-login-password" not in stock.stdout
+    assert stock.stdout.index("Every day") < stock.stdout.index("Change the machines")

@@ -16,10 +16,11 @@ WRITE = {"write": "write it into hosts.toml, too, without asking"}
 YES = {"yes": "do it although machines or the administrator depend on it, without asking"}
 GENERATE = {"generate": "make a password, and print what to send to the person"}
 OVERWRITE = {"overwrite": "replace files that were edited on the machine, too"}
+TAKE_OVER = {"take_over": "end another run that holds the machine, and undo what it had begun"}
 
 
-@task(help={**OVERWRITE, **JSON})
-def bootstrap(c: Any, overwrite: bool = False, json: bool = False) -> None:
+@task(help={**OVERWRITE, **JSON, **TAKE_OVER})
+def bootstrap(c: Any, overwrite: bool = False, json: bool = False, take_over: bool = False) -> None:
     """Make the machines what hosts.toml says.
 
     Packages, vault, accounts, keys, configuration, daemons: without -H of all machines of the site, the
@@ -30,7 +31,7 @@ def bootstrap(c: Any, overwrite: bool = False, json: bool = False) -> None:
     """
     from mailops import bootstrap as converge
 
-    converge.bootstrap(c, overwrite, json)
+    converge.bootstrap(c, overwrite, json, take_over)
 
 
 @task(help=JSON)
@@ -46,8 +47,8 @@ def plan(c: Any, json: bool = False) -> None:
     converge.plan(c, json)
 
 
-@task(help={**OVERWRITE, **JSON})
-def push(c: Any, overwrite: bool = False, json: bool = False) -> None:
+@task(help={**OVERWRITE, **JSON, **TAKE_OVER})
+def push(c: Any, overwrite: bool = False, json: bool = False, take_over: bool = False) -> None:
     """Push the configuration alone, no packages.
 
     It is checked before a daemon sees it, and taken back if the daemons then do not answer as they should.
@@ -56,7 +57,7 @@ def push(c: Any, overwrite: bool = False, json: bool = False) -> None:
     """
     from mailops import bootstrap as converge
 
-    converge.push(c, overwrite, json)
+    converge.push(c, overwrite, json, take_over)
 
 
 @task(help=JSON)
@@ -75,9 +76,11 @@ def generations(c: Any, json: bool = False) -> None:
 @task(
     klass=WordTask,
     positional=["to"],
-    help={"to": "the number of a generation; the one before the active if left out", **OVERWRITE, **JSON},
+    help={"to": "the number of a generation; the one before the active if left out", **OVERWRITE, **JSON, **TAKE_OVER},
 )
-def rollback(c: Any, to: str | None = None, overwrite: bool = False, json: bool = False) -> None:
+def rollback(
+    c: Any, to: str | None = None, overwrite: bool = False, json: bool = False, take_over: bool = False
+) -> None:
     """Bring a machine's files back to an earlier state.
 
     With contents, owners and modes; the daemons are told, and asked whether they work. Packages, system
@@ -87,7 +90,7 @@ def rollback(c: Any, to: str | None = None, overwrite: bool = False, json: bool 
     """
     from mailops.changes import generations
 
-    generations.rollback(c, to, overwrite, json)
+    generations.rollback(c, to, overwrite, json, take_over)
 
 
 @task(
@@ -131,8 +134,8 @@ def history(c: Any, count: str = "20", json: bool = False) -> None:
     history.show(c, count, json)
 
 
-@task
-def unlock(c: Any) -> None:
+@task(help=TAKE_OVER)
+def unlock(c: Any, take_over: bool = False) -> None:
     """Open the vault, and start mail.
 
     It asks for the passphrase, and returns when SMTP and IMAP really answer.
@@ -141,18 +144,18 @@ def unlock(c: Any) -> None:
     """
     from mailops import vault
 
-    vault.unlock(c)
+    vault.unlock(c, take_over)
 
 
-@task
-def lock(c: Any) -> None:
+@task(help=TAKE_OVER)
+def lock(c: Any, take_over: bool = False) -> None:
     """Stop mail and close the vault.
 
     Example: fab lock
     """
     from mailops import vault
 
-    vault.lock(c)
+    vault.lock(c, take_over)
 
 
 @task(help={"quiet": "show those alone that are not up, as for cron", **JSON})

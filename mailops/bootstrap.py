@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from mailops import cache, fleet, needed, secrets
-from mailops.errors import BAD_INPUT, DIFFERENT, DISTRUSTED, MailopsError
+from mailops.errors import BAD_INPUT, DIFFERENT, DISTRUSTED, LOCKED, MailopsError
 from mailops.manifest import File, Manifest
 from mailops.roles import MADE, is_central, runs
 from mailops.screen import planned, terminal
@@ -130,7 +130,7 @@ class Rendering:
             return error
 
 
-def bootstrap(c: Any, overwrite: bool = False, as_json: bool = False) -> None:
+def bootstrap(c: Any, overwrite: bool = False, as_json: bool = False, take_over: bool = False) -> None:
     """Packages, vault, accounts, keys, configuration, daemons: everything that hosts.toml says.
 
     MailopsError (3) where files were edited by hand on the machine, unless `overwrite` is set.
@@ -146,7 +146,7 @@ def bootstrap(c: Any, overwrite: bool = False, as_json: bool = False) -> None:
 
     def work(machine: Machine) -> Changed:
         nonlocal knows
-        result = done[machine.host.name] = _apply(c, machine, "bootstrap", overwrite)
+        result = done[machine.host.name] = _apply(c, machine, "bootstrap", overwrite, take_over)
         if is_central(machine.host.role):
             knows = True
         elif not knows and _is_news(machine, result):
@@ -206,10 +206,10 @@ def _introduce(c: Any, relays: list[str]) -> None:
     _doubt_mailhost()
 
 
-def push(c: Any, overwrite: bool = False, as_json: bool = False) -> None:
+def push(c: Any, overwrite: bool = False, as_json: bool = False, take_over: bool = False) -> None:
     """The configuration alone, no packages; hand edits as with `bootstrap`."""
     _say_notes()
-    fleet.each(c, MADE, lambda machine: _apply(c, machine, "push", overwrite), as_json, task="push")
+    fleet.each(c, MADE, lambda machine: _apply(c, machine, "push", overwrite, take_over), as_json, task="push")
     _doubt_mailhost()
 
 
@@ -219,8 +219,10 @@ def push_site(c: Any, site: Site) -> None:
         try:
             _apply(c, machine, "push")
         except MailopsError as error:
-            if error.code == DIFFERENT:  # whoever called us has no --overwrite
-                fab = f"fab -H {machine.host.name}"
+            fab = f"fab -H {machine.host.name}"
+            if error.code == LOCKED:  # by another run perhaps, and whoever called us has no --take-over
+                error.hint = f"{error.hint} (it is for {fab} push; then try again)"
+            if error.code == DIFFERENT:  # nor --overwrite
                 error.hint = f"{fab} drift shows it; {fab} push --overwrite drops it; then try again"
             raise
 
@@ -275,13 +277,16 @@ def show_recovery_key(name: str, key: str) -> bool:
     return True
 
 
-def _apply(c: Any, machine: Machine, task: Literal["bootstrap", "push"], overwrite: bool = False) -> Changed:
+def _apply(
+    c: Any, machine: Machine, task: Literal["bootstrap", "push"], overwrite: bool = False, take_over: bool = False
+) -> Changed:
     started = time.monotonic()
     rendering = Rendering(machine.site, machine.host, machine.listener, c.config)
 
     def args() -> ConvergeArgs:
         facts, wanted = rendering.guess()
-        return {"task": task, "who": fleet.who(), "overwrite": overwrite, "facts": facts, "manifest": wanted}
+        how: ConvergeArgs = {"task": task, "who": fleet.who(), "overwrite": overwrite, "take_over": take_over}
+        return how | {"facts": facts, "manifest": wanted}
 
     result: Changed = machine.call("converge", args, rendering.answers(), install_python=task == "bootstrap")
     if is_central(machine.host.role):

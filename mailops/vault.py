@@ -12,12 +12,12 @@ if TYPE_CHECKING:
     from mailops.remote.shared.calls import Changed
 
 
-def unlock(c: Any) -> None:
+def unlock(c: Any, take_over: bool = False) -> None:
     """Open the vault, start mail, and return when SMTP and IMAP really answer."""
 
     def work(machine: Machine) -> Changed:
         answers = {"passphrase": lambda _: bootstrap.passphrase(machine.site, machine.listener, new=False)}
-        result: Changed = machine.call("unlock", {"who": fleet.who()}, answers)
+        result: Changed = machine.call("unlock", {"who": fleet.who(), "take_over": take_over}, answers)
         if not result.get("unwell"):
             machine.listener.say("the mail system is up" if result["changed"] else "the mail system was up already")
         return result
@@ -25,11 +25,11 @@ def unlock(c: Any) -> None:
     fleet.each(c, having("vault"), work, task="unlock")
 
 
-def lock(c: Any) -> None:
+def lock(c: Any, take_over: bool = False) -> None:
     """Stop mail and close the vault."""
 
     def work(machine: Machine) -> Changed:
-        result: Changed = machine.call("lock", {"who": fleet.who()})
+        result: Changed = machine.call("lock", {"who": fleet.who(), "take_over": take_over})
         machine.listener.say("the vault is locked" if result["changed"] else "the vault was locked already")
         return result
 

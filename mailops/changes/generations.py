@@ -32,7 +32,9 @@ def show(c: Any, as_json: bool = False) -> None:
     fleet.each(c, MADE, lambda machine: machine.call("generations", {}), as_json, _print_generations)
 
 
-def rollback(c: Any, to: str | None = None, overwrite: bool = False, as_json: bool = False) -> None:
+def rollback(
+    c: Any, to: str | None = None, overwrite: bool = False, as_json: bool = False, take_over: bool = False
+) -> None:
     """Bring the files of generation `to` back on one machine, or those of the one before the active.
 
     MailopsError: 2 when `to` is no number or when more than one machine is meant, 3 when files were edited by
@@ -40,7 +42,8 @@ def rollback(c: Any, to: str | None = None, overwrite: bool = False, as_json: bo
     """
     number = _number(to)
     _need_one(c, "rollback", to, "a rollback is for one machine at a time")
-    fleet.each(c, MADE, lambda machine: _rollback(machine, number, overwrite), as_json)
+    args: RollbackArgs = {"who": fleet.who(), "to": number, "overwrite": overwrite, "take_over": take_over}
+    fleet.each(c, MADE, lambda machine: _rollback(machine, args), as_json)
 
 
 def diff(c: Any, since: str | None = None, as_json: bool = False) -> None:
@@ -65,8 +68,7 @@ def _need_one(c: Any, task: str, word: str | None, why: str) -> None:
         raise MailopsError(f"{why}, and this means {len(hosts)}", f"name it: {command}", BAD_INPUT)
 
 
-def _rollback(machine: Machine, to: int | None, overwrite: bool) -> Changed:
-    args: RollbackArgs = {"who": fleet.who(), "to": to, "overwrite": overwrite}
+def _rollback(machine: Machine, args: RollbackArgs) -> Changed:
     started = time.monotonic()
     answers: Answers = {"edited": partial(diffs.show_edits, machine.host.name, machine.listener)}
     done: Changed = machine.call("rollback", args, answers)

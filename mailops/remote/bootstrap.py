@@ -39,15 +39,16 @@ FIRST = (f"{services.UNIT_FILES}/", "/usr/lib/mailops/")
 def call(args: ConvergeArgs | PlanArgs, link: Link) -> Changed | Plan:
     """The agent call behind `plan`, `bootstrap` and `push`.
 
-    args: task ("plan", "bootstrap" or "push"), who (for the lock and the history), overwrite (hand edits), and
-    the manifest with the facts that it was made from, if the laptop remembers them. Returns
-    {"changes": {room: [line, ...]}, "generation", "locked", "unknown" (to its mailhost)}; for a plan, see `plan`.
+    args: task ("plan", "bootstrap" or "push"), who (for the lock and the history), take_over (from a run that holds the
+    machine), overwrite (hand edits), and the manifest with the facts that it was made from, if the laptop remembers
+    them. Returns {"changes": {room: [line, ...]}, "generation", "locked", "unknown" (to its mailhost)}; for a plan, see
+    `plan`.
     """
     if args["task"] == "plan":
         return plan(_manifest(args, link), link)
     if args["task"] == "push":
         machine.manifest()  # refuses a machine that was never set up: there is nothing yet to configure
-    with Convergence(args["task"], args["who"], link).alone() as run:
+    with Convergence(args["task"], args["who"], link, bool(args.get("take_over"))).alone() as run:
         wanted = _manifest(args, link)
         if args["task"] == "push" and sources.named(wanted) != sources.named(machine.manifest()):
             told = f"a push brings no packages, and is to come from elsewhere: {', '.join(sources.waiting(wanted))}"

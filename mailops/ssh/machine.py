@@ -253,7 +253,8 @@ class Machine:
             told = f"there is no sudo for {self.connection.user}; log in as root or install it"
             return MailopsError(told, where=name)
         told = f"the agent ended without a result: {secrets.mask(words) or 'no reason given'}"
-        return MailopsError(told, where=name)
+        hint = "" if words else f"perhaps another run took over: fab -H {name} history"
+        return MailopsError(told, hint, where=name)
 
     def _lost(self, error: Exception) -> MailopsError:
         hint = "what was under way there ends by itself; run this again and it is picked up"

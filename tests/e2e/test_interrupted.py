@@ -390,6 +390,42 @@ def test_ctrl_c_is_a_line_and_the_next_run_goes_on(mended: House, live: bool) ->
     assert mended.fab_json("-H", "mail", "push")["mail"]["changes"] == {}
 
 
+# The next one takes over
+
+
+def test_a_run_that_is_stopped_is_taken_over_and_what_it_had_begun_is_undone(mended: House) -> None:
+    with Stepped(mended, "mail") as machine:
+        edit = f"echo '# by hand' >>{MAIN_CF}"
+        machine.run(edit)
+        machine.watch()
+        mended.fab("-H", "mail", "push", "--overwrite")
+        step = the(machine.steps(), "rename.*/main.cf.mailops-new")
+        machine.run(edit)
+        machine.stop_at(step)
+        command = [*FAB, "-H", "mail", "push", "--overwrite"]
+        process = subprocess.Popen(
+            command, env=mended.env(), stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        )
+        machine.stopped()
+        status = mended.fab("-H", "mail", "status").stdout
+        refused = mended.fab("-H", "mail", "push", check=False)
+        assert refused.returncode == 5
+        for said in (status, refused.stderr):
+            assert "is running push on this machine since" in said
+            assert "and somebody has stopped it" in said
+            assert "with --take-over: that run ends, and what it had begun is undone" in said
+        done = mended.fab("-H", "mail", "push", "--take-over", check=False)
+        assert "the push of" in done.stdout
+        assert "were undone" in done.stdout
+        assert done.returncode == 3, "the hand edit is back, and asked about"
+        _, err = process.communicate(timeout=30)
+        assert process.returncode == 1
+        assert "perhaps another run took over: fab -H mail history" in err
+        machine.ended()
+    assert "took over" in mended.fab("-H", "mail", "history", "--count", "2").stdout
+    assert "# by hand" in mended.run("mail", f"tail -n 1 {MAIN_CF}")
+
+
 # The power goes
 
 

@@ -57,7 +57,7 @@ def call(args: RollbackArgs, link: Link) -> Changed:
     Packages, users and database rows stay. AgentError: 2 for a generation that is not here, 3 when a file was
     edited on the machine and `overwrite` is not set, 5 while a part of it lies in a locked vault.
     """
-    with Run("rollback", args["who"], link).alone() as run:
+    with Run("rollback", args["who"], link, bool(args.get("take_over"))).alone() as run:
         run.recover()
         active = generations.active()
         target = _earlier(active, args.get("to"))

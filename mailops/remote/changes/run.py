@@ -27,15 +27,18 @@ if TYPE_CHECKING:
     from ..shared.calls import Changed, Link
     from ..shared.forms import By, Entry, Files, Generation, Holder, Journal, Manifest, Probe, Service, State
 
+CUT_OFF = "it ended without a word"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 class Run:
     """A bootstrap, push, rollback or unlock: who does it, and what it has changed so far."""
 
-    def __init__(self, task: str, who: str, link: Link) -> None:
+    def __init__(self, task: str, who: str, link: Link, take_over: bool = False) -> None:
         self.task = task
         self.link = link
+        self.take_over = take_over
+        self.cut_by = ""  # who has ended the run before this one, where it was this one
         self.origin = str(getattr(link, "origin", ""))
         self.began = time.time()
         self.counted_from = time.monotonic()  # a clock that is set meanwhile, as on a new machine, makes no run shorter
@@ -52,8 +55,11 @@ class Run:
     @contextlib.contextmanager
     def alone(self) -> Iterator[Self]:
         """Hold the machine, and note in the history how it went."""
-        with lock.held(self.by["who"], self.task, self.origin, self.began) as killed:
-            _note_killed(killed)
+        with lock.held(self.by["who"], self.task, self.origin, self.began, self.take_over) as killed:
+            if killed.get("by"):
+                self.cut_by = f"{killed['by']} took over"
+                self.link.say(f"the {killed['doing']} of {killed['who']} was ended")
+            _note_killed(killed, self.cut_by or CUT_OFF)
             try:
                 yield self
             except AgentError as error:
@@ -124,7 +130,7 @@ class Run:
                 applied, running = journal.get("services", []), journal.get("running", [])
             _leave_to(applied, running, paths)
         transaction.forget()
-        history.append(_past(journal, UNDONE, "it was interrupted"), {})
+        history.append(_past(journal, UNDONE, self.cut_by or "it was interrupted"), {})
         self.link.say(f"the changes of an interrupted {journal['task']} by {journal['who']} were undone")
 
     # --- A change of files
@@ -314,7 +320,7 @@ class Run:
         history.append(entry, self.changes)
 
 
-def _note_killed(killed: Holder) -> None:
+def _note_killed(killed: Holder, why: str) -> None:
     """A run that died has noted nothing of itself. If it was changing files, `recover` has more to tell."""
     noted = {entry["when"] for entry in history.entries(10)} if killed else set()
     if killed and killed["since"] not in noted and transaction.pending() is None:
@@ -324,7 +330,7 @@ def _note_killed(killed: Holder) -> None:
             "from": killed["from"],
             "task": killed["doing"],
             "outcome": CUT,
-            "why": "it ended without a word",
+            "why": why,
         }
         history.append(entry, {})
 

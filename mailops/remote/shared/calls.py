@@ -43,6 +43,7 @@ class PlanArgs(TypedDict):
 class ConvergeArgs(TypedDict):
     task: Literal["bootstrap", "push"]
     who: str
+    take_over: NotRequired[bool]  # from another run
     overwrite: NotRequired[bool]  # files that somebody has edited
     manifest: NotRequired[Manifest | None]  # as in a plan's
     facts: NotRequired[Facts | None]
@@ -54,6 +55,7 @@ class DiffArgs(TypedDict):
 
 class RollbackArgs(TypedDict):
     who: str
+    take_over: NotRequired[bool]
     to: NotRequired[int | None]  # as `since`
     overwrite: NotRequired[bool]
 
@@ -64,6 +66,7 @@ class HistoryArgs(TypedDict):
 
 class RunArgs(TypedDict):
     who: str
+    take_over: NotRequired[bool]
 
 
 class StatusArgs(TypedDict):

@@ -238,4 +238,16 @@ class Served(TypedDict):
 Taken = TypedDict("Taken", {"from": list[Source], "underway": NotRequired[bool]})
 
 # What the holder of the machine's lock says of itself; {} where nobody does.
-Holder = TypedDict("Holder", {"who": str, "from": str, "doing": str, "since": float, "pid": int}, total=False)
+Holder = TypedDict(
+    "Holder",
+    {
+        "who": str,
+        "from": str,
+        "doing": str,
+        "since": float,
+        "pid": int,
+        "started": int,  # its process, in ticks since the boot
+        "by": str,  # never kept: who has just ended it
+    },
+    total=False,
+)

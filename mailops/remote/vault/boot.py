@@ -25,15 +25,18 @@ if TYPE_CHECKING:
     from ..shared.forms import Vault
 
 A_RUNS_END = 10.0  # seconds that a run has to note that the vault is gone
-USAGE = """Usage: mailboot
+TAKE_OVER = "--take-over"
+USAGE = f"""Usage: mailboot [{TAKE_OVER}]
 
-Asks for the passphrase of the vault, mounts it, starts mail, and returns when it really answers."""
+Asks for the passphrase of the vault, mounts it, starts mail, and returns when it really answers.
+
+{TAKE_OVER}  end another run that holds the machine, and undo what it had begun"""
 
 
 def unlock(args: RunArgs, link: Link) -> Changed:
     """Open the vault, start the mail daemons, and wait until they really answer.
 
-    args: who. Returns {"changed": bool}; AgentError code 5 on a wrong passphrase, with nothing changed.
+    args: who, take_over. Returns {"changed": bool}; AgentError code 5 on a wrong passphrase, with nothing changed.
     """
     wanted = machine.manifest()
     place = machine.vault(wanted)
@@ -44,7 +47,7 @@ def unlock(args: RunArgs, link: Link) -> Changed:
     if not machine.vault_is_open(wanted):
         conf.require(place)
         passphrase = link.ask("passphrase", {"new": False})
-    with Run("unlock", args["who"], link).alone() as run:
+    with Run("unlock", args["who"], link, bool(args.get("take_over"))).alone() as run:
         changed = not machine.vault_is_open(wanted)
         if changed:
             if passphrase is None:
@@ -77,7 +80,7 @@ def close(args: RunArgs, link: Link) -> Changed:
     opened = machine.answers(machine.places(place))
     if opened is None:
         _break_off(place, link)
-    with Run("lock", args["who"], link).alone() as run:
+    with Run("lock", args["who"], link, bool(args.get("take_over"))).alone() as run:
         units = [service["unit"] for service in wanted["services"] if service["mail"]]
         now = services.states(units)
         running = [unit for unit in units if now[unit]["ActiveState"] not in ("inactive", "failed")]
@@ -107,14 +110,14 @@ def _lock(wanted: Vault, opened: bool) -> list[str]:
 
 def main(argv: list[str]) -> int:
     """/usr/sbin/mailboot: ask for the passphrase on the console and open the mail system."""
-    if argv:
+    if argv not in ([], [TAKE_OVER]):
         wanted = argv[0] in ("-h", "--help", "help")
         print(USAGE, file=sys.stdout if wanted else sys.stderr)
         return 0 if wanted else BAD_INPUT
     if os.geteuid():
         raise AgentError("only root can open the vault", hint="sudo mailboot")
     console = Console({"passphrase": lambda _: _passphrase()})
-    done = unlock({"who": "mailboot on the console"}, console)
+    done = unlock({"who": "mailboot on the console", "take_over": bool(argv)}, console)
     for name, said in done["unwell"].items():
         print(f"✗ {name}: {said}", file=sys.stderr)
     if done["unwell"]:

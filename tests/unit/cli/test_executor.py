@@ -83,4 +83,5 @@ def test_a_wrong_site_is_told_of_before_any_connection(
 def test_only_tasks_without_words_of_their_own_begin_at_once() -> None:
     known: dict[str, Any] = {name: tasks.namespace[name] for name in executor.AT_ONCE}
     for name, task in known.items():
-        assert {argument.name for argument in task.get_arguments()} <= {"json", "overwrite", "quiet", "each"}, name
+        flags = {argument.name for argument in task.get_arguments()}
+        assert flags <= {"json", "overwrite", "quiet", "each", "take_over"}, name

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from .link import stdio
 from .shared.errors import AgentError
 from .system import units
+from .vault import watch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -49,6 +50,12 @@ def serve(call: str, args: Args) -> None:
     """Answer one call from the laptop: events while it runs, then a result or an error."""
     link = stdio()
     link.origin = sys.argv[1] if len(sys.argv) > 1 else ""  # from the command line that sshd ran
+
+    def end(error: AgentError) -> None:
+        link.fail(error)
+        watch.leave(error.code)
+
+    link.watch = watch.Watch(str(args.get("task", call)), end).look
     try:
         if manifest := args.get("manifest"):
             units.look_ahead(manifest["services"])
@@ -66,14 +73,19 @@ def serve(call: str, args: Args) -> None:
 
 def command(name: str, argv: list[str]) -> int:
     """A command typed on the machine."""
+    watch.Watch(name, lambda error: watch.leave(_told(name, error))).begin()
     try:
         main: Callable[[list[str]], int] = getattr(*_place(COMMANDS[name]))
         return main(argv)
     except AgentError as error:
-        print(f"{name}: {error.message}" + (f"\n  {error.hint}" if error.hint else ""), file=sys.stderr)
-        return error.code
+        return _told(name, error)
     except KeyboardInterrupt:
         return 130
+
+
+def _told(name: str, error: AgentError) -> int:
+    print(f"{name}: {error.message}" + (f"\n  {error.hint}" if error.hint else ""), file=sys.stderr, flush=True)
+    return error.code
 
 
 def _place(function: str) -> tuple[ModuleType, str]:

@@ -8,12 +8,14 @@ import fcntl
 import json
 import os
 import stat
+import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from . import machine
 from .shared.errors import BAD_INPUT, LOCKED, AgentError
 from .shared.records import DOMAIN, SELECTOR, record_name, zone_lines
+from .system import holder
 from .system.access import READ, obstacle
 from .system.files import ids, read, read_json
 from .system.shell import run, write_atomic
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from .shared.forms import Dkim
 
 OWNER, GROUP, MODE = "root", "_rspamd", 0o640
+PATIENCE = 30.0  # seconds for another call to make its keys
 BITS = 2048  # RFC 8301: at least 1024, should be 2048
 
 
@@ -250,8 +253,18 @@ def _right(path: str) -> bool:
 def _alone(keyroot: str) -> Iterator[None]:
     """Two calls at once must not make two keys of one name, of which the second would stay (flock(2))."""
     descriptor = os.open(keyroot, os.O_RDONLY | os.O_DIRECTORY)
+    deadline = time.monotonic() + PATIENCE
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    pid, name = (holder.with_lock(keyroot) or [(0, "another call")])[0]
+                    text = f"{name} has been making DKIM keys for {PATIENCE:.0f} s"
+                    raise AgentError(text, f"if it hangs, as root there: kill -KILL {pid}", LOCKED) from None
+            time.sleep(0.1)
         yield
     finally:
         os.close(descriptor)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     T = TypeVar("T")
 
 HEARTBEAT = 10.0  # seconds; the laptop gives us up after a minute of silence
+ANSWER = 1800.0  # seconds that a person has; whoever has left the prompt alone holds the machine no longer
 GONE = object()
 WITHHELD = {"withheld": True}  # the laptop has no answer; it awaits how this ends, and knows more to tell than we
 NEEDED = {"passphrase": "the passphrase", "hashes": "a user's password", "hash": "the password"}
@@ -33,12 +34,14 @@ NEEDED = {"passphrase": "the passphrase", "hashes": "a user's password", "hash":
 class Link:
     """What an agent call says and asks. `ask` raises AgentError when the laptop has gone.
 
-    `origin` is the laptop's address as this machine sees it. A call that is `resolute` goes on to its end although
-    the laptop has gone: between two states of the machine there is no good place to stop.
+    `origin` is the laptop's address as this machine sees it; `watch` is called with each sign of life. A call that is
+    `resolute` goes on to its end although the laptop has gone: between two states of the machine there is no good
+    place to stop.
     """
 
     origin = ""
     resolute = False
+    watch: Callable[[], None] | None = None
 
     def __init__(self, stdin: BinaryIO, stdout: BinaryIO) -> None:
         self._stdout = stdout
@@ -62,7 +65,11 @@ class Link:
 
     def ask(self, what: str, data: object = None) -> T:  # type: ignore[type-var]  # what comes goes by the question
         self._send({"t": "ask", "what": what, "data": data})
-        answer = self._answers.get()
+        try:
+            answer = self._answers.get(timeout=ANSWER)
+        except queue.Empty:
+            text = f"{NEEDED.get(what, 'the answer')} did not come from the laptop within {ANSWER / 60:.0f} min"
+            raise AgentError(text, "run it again") from None
         if answer is GONE:
             self._answers.put(GONE)  # nor will the next question be answered
             raise AgentError("the laptop went away before it answered")
@@ -101,6 +108,8 @@ class Link:
     def _beat(self) -> None:
         while not self._done.wait(HEARTBEAT):
             self._send({"t": "beat"})
+            if self.watch:
+                self.watch()
 
 
 class Console:

@@ -106,9 +106,13 @@ def is_mounted(mountpoint: str) -> bool:
     """Whether something is mounted there, and serves. AgentError (5) when it does not answer."""
     found = answers([mountpoint])
     if found is None:
-        hint = "fab -H NAME lock, or as root there: systemctl kill -s KILL mailops-vault mailops-queue; then unlock it"
-        raise AgentError(f"the vault {mountpoint} does not answer: the process that serves it hangs", hint, LOCKED)
+        raise silence(mountpoint)
     return found
+
+
+def silence(mountpoint: str) -> AgentError:
+    hint = "fab -H NAME lock, or as root there: systemctl kill -s KILL mailops-vault mailops-queue; then unlock it"
+    return AgentError(f"the vault {mountpoint} does not answer: the process that serves it hangs", hint, LOCKED)
 
 
 def answers(mountpoints: list[str]) -> bool | None:

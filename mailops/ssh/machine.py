@@ -18,6 +18,7 @@ from mailops.site.model import Host, Site
 from mailops.ssh import agent, headstart, protocol, wire
 from mailops.ssh.background import Background
 from mailops.ssh.connection import PinnedConnection, reason
+from mailops.ssh.patience import TooLong
 from mailops.ssh.questions import Questions
 from mailops.ssh.shapes import Odd
 
@@ -32,6 +33,7 @@ SLOWEST = 1 << 10  # bytes per second that a machine takes, or it is given up
 LAST_WORDS, FAREWELL = 1 << 14, 5.0  # bytes, and seconds, of the stderr of an agent that ended without a result
 SUPPORTED = ("12", "13")  # releases of Debian
 
+AGAIN = "what was under way there ends by itself; run this again and it is picked up"
 ASK_FIRST = ("unlock", "mailcfg", "queue.rm")  # calls that change nothing before their question is answered
 WITHHELD = {"withheld": True}  # in place of an answer, as in mailops/remote/link.py
 
@@ -147,6 +149,9 @@ class Machine:
             if Machine.called:
                 raise
             raise Untouched from None
+        except TooLong as error:
+            told = f"this machine {error}, and is not waited for"
+            raise MailopsError(told, AGAIN, UNREACHABLE, self.host.name) from None
         except (OSError, paramiko.SSHException, EOFError) as error:
             raise self._lost(error) from None
         finally:
@@ -201,6 +206,8 @@ class Machine:
                     self.listener.progress(event["name"], event["percent"], event["detail"])
                 case "say":
                     self.listener.say(event["text"])
+                case "beat" if event["told"]:
+                    self.listener.say(event["told"])
         raise unanswered or self._ended(channel)
 
     def _answer(
@@ -220,7 +227,13 @@ class Machine:
             raise
         else:
             questions.answered(what, answer)
-        _send(channel, json.dumps(answer).encode())
+        try:
+            _send(channel, json.dumps(answer).encode())
+        except TimeoutError:
+            raise
+        except OSError:  # it has waited long enough for the answer, or for its vault, and gone: its last word says why
+            if not channel.closed:
+                raise
         return why
 
     def _distrusted(self, odd: Odd) -> MailopsError:
@@ -257,8 +270,7 @@ class Machine:
         return MailopsError(told, hint, where=name)
 
     def _lost(self, error: Exception) -> MailopsError:
-        hint = "what was under way there ends by itself; run this again and it is picked up"
-        return MailopsError(f"the connection was lost: {reason(error)}", hint, UNREACHABLE, self.host.name)
+        return MailopsError(f"the connection was lost: {reason(error)}", AGAIN, UNREACHABLE, self.host.name)
 
 
 _begun: dict[tuple[Path, str], PinnedConnection] = {}

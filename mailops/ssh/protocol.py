@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from mailops import printable
 from mailops.remote.shared.errors import BAD_INPUT, FAILED, OF_MACHINES
+from mailops.ssh.patience import Patience, TooLong
 from mailops.ssh.shapes import (
     Odd,
     Shape,
@@ -41,11 +42,8 @@ LONG, SHORT = 1 << 24, 1 << 20
 LARGE = (b'{"t":"result"', b'{"t":"ask"')
 NOISE = 1 << 16  # bytes of login banners and shell profiles
 TOTAL = 1 << 26  # bytes of a call
+DROPS = 900.0  # seconds in which a line is said
 EVENTS, SAYS = 50_000, 1_000  # a first bootstrap has some hundred, and says a few words
-IDLE = 1800.0  # seconds of nothing but signs of life: a package that takes long to set itself up takes minutes
-# Seconds of a call, without those in which a person is asked: of one that changes the machine, and of one that looks.
-LONGEST, LOOK = 6 * 3600.0, 900.0
-CHANGING = ("bootstrap", "push", "rollback", "unlock", "lock")
 CELL = 512  # characters in a column of a table, all of whose rows are as wide as the widest
 WIDEST = 1 << 26  # characters of a whole table
 RUNS = 20_000  # entries of a history
@@ -232,28 +230,25 @@ def result(task: str, data: Any) -> dict[str, Any]:
 def events(channel: Any, task: str) -> Iterator[Event]:
     """Each event that comes over `channel` in a call of `task`, as it may be used, until the other side ends.
 
-    Raises Odd for what is no event and for too much of everything, TimeoutError when nothing happens.
+    Raises Odd for what is no event and for too much of everything, TimeoutError when nothing happens. A sign of life
+    has what to tell a person who waits, as `told`.
     """
     count, says, noise = 0, 0, 0
-    longest = LONGEST if task in CHANGING else LOOK
-    quiet = began = time.monotonic()
+    patience = Patience(task)
     for text in _lines(channel):
-        now = time.monotonic()
         event = _event(text)
         if event is None:
             noise += len(text) + 1
         else:
             count += 1
             says += event["t"] == "say"
-            quiet = quiet if event["t"] == "beat" else now
         if noise > NOISE or count > EVENTS or says > SAYS:
             raise Odd("talks without end")
-        if now - quiet > IDLE or now - began > longest:
-            raise TimeoutError
+        patience.hear(event)
         if event:
-            yield event
-            answering = time.monotonic() - now  # a person may have been asked
-            quiet, began = quiet + answering, began + answering
+            now = time.monotonic()
+            yield event | {"told": patience.word()} if event["t"] == "beat" else event
+            patience.pause(time.monotonic() - now)
 
 
 def _lines(channel: Any) -> Iterator[bytes]:
@@ -272,8 +267,8 @@ def _lines(channel: Any) -> Iterator[bytes]:
         _bound(rest)
         if total > TOTAL:
             raise Odd("talks without end")
-        if time.monotonic() - since > IDLE:  # a line that comes drop by drop
-            raise TimeoutError
+        if time.monotonic() - since > DROPS:
+            raise TooLong("says something drop by drop")
     if rest:
         yield bytes(rest)
 

@@ -195,7 +195,7 @@ def _waiting() -> dict[str, list[str]]:
 def _send(waiting: dict[str, list[str]]) -> None:
     for command in (command for name in waiting for command in QUEUES[name][2]):
         with contextlib.suppress(AgentError):  # what becomes of it the queue tells
-            run("timeout", FLUSH, *command, check=False, timeout=None)
+            run("timeout", "-k", "5", FLUSH, *command, check=False, timeout=None)
 
 
 def _messages(paths: list[str]) -> str:

@@ -146,6 +146,7 @@ class Beat(TypedDict):
     """A sign of life."""
 
     t: Literal["beat"]
+    told: NotRequired[str]  # never said by a machine: what the laptop tells whoever waits
 
 
 class Result(TypedDict):

@@ -94,26 +94,29 @@ def _way(holder: Holder, task: str) -> str:
 
 def _nameless(holder: Holder, path: str) -> tuple[str, str]:
     """It has not said yet who it is; or a program has the lock that a run started which has ended since."""
-    if not (others := _processes_with(path)):
+    if not (others := with_lock(path)):
         return "another run has just begun on this machine", ""
-    process = f"{_name(others[0])} (process {others[0]}) holds this machine"
+    process = f"{others[0][1]} holds this machine"
     said = (
         f"{holder['who']}'s {holder['doing']} has ended, and {process}"
         if holder
         else f"{process} for nobody knows whom"
     )
-    return said, f"as root there: kill -KILL {others[0]} ends that"
+    return said, f"as root there: kill -KILL {others[0][0]} ends that"
 
 
-def _processes_with(path: str) -> list[int]:
-    """Those that have the lock on `path` (flock(2)), be it inherited: proc_pid_fdinfo(5). Who only tries has none."""
-    found, wanted = [], os.stat(path)
+def with_lock(path: str) -> list[tuple[int, str]]:
+    """The processes that have the lock on `path` (flock(2)), be it inherited, by number and name. Who tries has none.
+
+    Seen by its name and in proc_pid_fdinfo(5): to look at an open file itself could be to wait for a vault that hangs.
+    """
+    found = []
     for pid in (int(name) for name in os.listdir("/proc") if name.isdigit()):
         with contextlib.suppress(OSError):
             for number in os.listdir(f"/proc/{pid}/fd"):
-                if os.path.samestat(os.stat(f"/proc/{pid}/fd/{number}"), wanted):
+                if os.readlink(f"/proc/{pid}/fd/{number}") == path:
                     with open(f"/proc/{pid}/fdinfo/{number}", encoding="ascii") as file:
-                        found += [pid] if "FLOCK" in file.read() else []
+                        found += [(pid, f"{_name(pid)} (process {pid})")] if "FLOCK" in file.read() else []
     return found
 
 

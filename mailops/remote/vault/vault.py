@@ -134,7 +134,7 @@ def seal(mountpoint: str) -> None:
 
 def _clear_dead_mounts(mountpoint: str) -> None:
     """Take away what is mounted there without serving: a killed gocryptfs leaves a mount that answers ENOTCONN."""
-    while os.path.ismount(mountpoint) or _is_dead(mountpoint):
+    while machine.answers([mountpoint]) is not False or _is_dead(mountpoint):
         run("umount", "--lazy", mountpoint)
 
 

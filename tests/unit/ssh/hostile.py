@@ -73,6 +73,8 @@ def result(data: Any) -> bytes:
 class Channel:
     """As Paramiko's, as far as it is used."""
 
+    closed = False
+
     def __init__(self, said: Iterable[Line], sent: bytearray, stderr: bytes = b"") -> None:
         self._said, self._sent, self._stderr = iter(said), sent, stderr
         self._rest = b""

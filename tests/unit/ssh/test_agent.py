@@ -307,6 +307,14 @@ def test_a_question_to_a_laptop_that_left_is_an_error_however_often_it_is_asked(
             laptop.link.ask("passphrase")
 
 
+def test_a_question_to_a_laptop_that_is_there_and_does_not_answer_comes_to_an_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("mailops.remote.link.ANSWER", 0.05)
+    with pytest.raises(AgentError, match="the passphrase did not come from the laptop"):
+        Laptop().link.ask("passphrase", {"new": False})
+
+
 @pytest.mark.parametrize("rest", [b"MAILOPS 10\nshort", b"hello\n", b"MAILOPS ten\n", b"MAILOPS 3\n{x}"])
 def test_half_a_frame_or_none_counts_as_the_end(rest: bytes) -> None:
     laptop = Laptop()

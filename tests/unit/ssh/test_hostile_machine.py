@@ -10,6 +10,7 @@ import base64
 import copy
 import itertools
 import json
+import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from mailops.errors import BAD_INPUT, DISTRUSTED, FAILED, UNREACHABLE, MailopsEr
 from mailops.remote.shared.stored import numbered
 from mailops.services.nullclient import PASSWORD_FILE
 from mailops.ssh import machine as machines
-from mailops.ssh import protocol, shapes
+from mailops.ssh import patience, protocol, shapes
 from tests.unit.ssh import hostile
 from tests.unit.ssh.hostile import FACTS, HELLO, HONEST, PEM, SECRETS, Site, asks, endless, honest, result, says
 
@@ -503,21 +504,56 @@ def test_the_bounds_leave_room_for_large_sites() -> None:
     assert len(protocol.result("mailcfg", event["data"])["rows"]) == 50_000
 
 
-def test_signs_of_life_alone_do_not_keep_a_call_alive(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("event", "told"),
+    [
+        ({"t": "beat"}, ["1 min", "2 min", "4 min", "8 min", "16 min"]),
+        ({"t": "say", "text": "well"}, []),
+        ({"t": "progress", "name": "packages", "percent": 7.0, "detail": ""}, []),
+    ],
+)
+def test_signs_of_life_alone_do_not_keep_a_call_alive(
+    event: dict[str, Any], told: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor words, nor a progress that makes none; whoever waits is told of it now and then."""
     now = [0.0]
+    monkeypatch.setattr(protocol, "SAYS", protocol.EVENTS)
 
     def beats() -> Iterator[bytes]:
+        yield says(t="step", name="packages", state="start", lines=[])
         while True:
             now[0] += 10
-            yield says(t="beat")
+            yield says(**event)
 
-    monkeypatch.setattr(protocol.time, "monotonic", lambda: now[0])
-    with pytest.raises(TimeoutError):
-        list(protocol.events(hostile.Channel(beats(), bytearray()), "bootstrap"))
-    assert protocol.IDLE <= now[0] < protocol.IDLE + 60
+    heard = []
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    with pytest.raises(patience.TooLong, match="has done nothing new in packages for 30 min"):
+        heard.extend(protocol.events(hostile.Channel(beats(), bytearray()), "bootstrap"))
+    assert patience.IDLE <= now[0] < patience.IDLE + 60
+    words = [text for each in heard if (text := each.get("told"))]
+    assert words == [f"nothing new in packages for {minutes}; Ctrl-C ends the wait" for minutes in told]
 
 
-@pytest.mark.parametrize(("task", "longest"), [("status", protocol.LOOK), ("bootstrap", protocol.LONGEST)])
+def test_the_last_word_of_a_machine_that_did_not_wait_for_the_answer_is_shown(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def send(channel: hostile.Channel, data: bytes) -> int:
+        if channel._sent:
+            channel.closed = True
+            raise OSError("Socket is closed")
+        channel._sent += data
+        return len(data)
+
+    monkeypatch.setattr(hostile.Channel, "send", send)
+    last = says(t="error", message="the passphrase did not come", hint="run it again", code=FAILED)
+    site.scripts["mail"] = lambda _: [HELLO, asks("passphrase", {"new": False}), last]
+    assert ended(body("unlock"), site.context("mail")) == (
+        FAILED,
+        "mail: the passphrase did not come\n  run it again",
+    )
+
+
+@pytest.mark.parametrize(("task", "longest"), [("status", patience.LOOK), *patience.LONGEST.items()])
 def test_a_word_a_second_ends_some_time(task: str, longest: float, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
 
@@ -526,7 +562,7 @@ def test_a_word_a_second_ends_some_time(task: str, longest: float, monkeypatch: 
             now[0] += 1
             yield says(t="step", name="x", state="start", lines=[])
 
-    monkeypatch.setattr(protocol.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
     with pytest.raises(TimeoutError):
         list(protocol.events(hostile.Channel(words(), bytearray()), task))
     assert longest <= now[0] < longest + 60
@@ -534,10 +570,10 @@ def test_a_word_a_second_ends_some_time(task: str, longest: float, monkeypatch: 
 
 def test_a_person_may_think_as_long_as_they_like(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
-    monkeypatch.setattr(protocol.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
     said = [asks("passphrase", {"new": False}), says(t="beat"), result({})]
     for event in protocol.events(hostile.Channel(said, bytearray()), "bootstrap"):
-        now[0] += 10 * protocol.LONGEST if event["t"] == "ask" else 0
+        now[0] += 1e6 if event["t"] == "ask" else 0
 
 
 def test_a_long_error_is_cut_and_no_line_of_it_looks_like_ours(site: Site) -> None:

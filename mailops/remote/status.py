@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from .shared.forms import Manifest, Vault
 
 # What is not looked at, by whether the vault is open: None for one that does not answer, and would not let go of us.
-HIDDEN = {True: (), False: look.IN_THE_VAULT, None: (*look.IN_THE_VAULT, "disk")}
+HIDDEN = {True: (), False: look.IN_THE_VAULT, None: (*look.IN_THE_VAULT, "disk", "resolver")}
 CERTIFICATE = "/etc/mailops/tls/fullchain.pem"
 
 

@@ -44,11 +44,13 @@ def look(wanted: Manifest, but: tuple[str, ...] = ()) -> dict[str, Said]:
     def ask(name: str) -> None:
         said[name] = _said(looks[name], wanted)
 
-    waiting = threading.Thread(target=ask, args=("resolver",), daemon=True)  # for others; the rest is our own work
-    waiting.start()
+    others = [threading.Thread(target=ask, args=(name,), daemon=True) for name in looks.keys() & {"resolver"}]
+    for waiting in others:  # for somebody else; the rest is our own work
+        waiting.start()
     for name in looks.keys() - {"resolver"}:
         ask(name)
-    waiting.join()
+    for waiting in others:
+        waiting.join()
     return said
 
 

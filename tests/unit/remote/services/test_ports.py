@@ -97,7 +97,7 @@ def test_its_queue_is_sent_on_before_it_stops_and_what_is_left_is_told_of(machin
     for name in ("C1", "C2", "D1"):
         (tmp_path / "queue" / name).touch()
     assert ports.make_room(WANTED, machine)[0] == f"send what waits in {tmp_path}/queue (2 messages)"
-    assert machine.ran[0] == ("timeout", "60", "courier", "flush")
+    assert machine.ran[0] == ("timeout", "-k", "5", "60", "courier", "flush")
     assert machine.said == [
         f"in {tmp_path}/queue is left what courier could not deliver (2 messages): "
         "nobody delivers it any more, look at it"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import textwrap
 import time
 from collections.abc import Iterator
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from mailops import fleet
 from mailops.errors import BAD_INPUT, FAILED, MailopsError
 from mailops.roles import MADE
-from mailops.screen import tables
+from mailops.screen import paint, tables
 from mailops.ssh.machine import Machine
 
 if TYPE_CHECKING:
@@ -95,8 +94,9 @@ def _story(name: str, story: Story) -> Iterator[str]:
     mark, words = _outcome(story)
     yield f"{name}  {mark} {_clock(story['when'])}  {story['id'] or '(no ID)'}  {words}"
     for label, text in _parts(name, story):
-        width = max(60, shutil.get_terminal_size((100, 24)).columns - INDENT - 9)
-        first, *others = textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False) or [""]
+        width = paint.columns() - INDENT - 9
+        fitted = textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False) if width > 0 else [text]
+        first, *others = fitted or [""]
         yield f"{'':{INDENT}}{label:<7}  {first}"
         yield from (f"{'':{INDENT + 9}}{line}" for line in others)
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from .. import machine
 from ..accounts import database, senders
+from ..certificates import served
 from ..changes import rollback
 from ..changes.run import Run
 from ..link import Console
@@ -62,6 +63,8 @@ def unlock(args: RunArgs, link: Link) -> Changed:
             senders.ensure(accounts)
         database.recover(accounts)  # before Postfix and Dovecot, who may only read
         rollback.prove(run)
+        if changed:  # they were started with the certificates as they are
+            served.seen(machine.manifest()["certificates"])
         run.examine(machine.manifest())
         if run.changes:
             daemons.resume(service["unit"] for service in machine.manifest()["services"])

@@ -588,10 +588,10 @@ def test_a_stopped_holder_is_told_of_and_its_lock_is_free_as_soon_as_it_is_kille
         ) as caught:
             other.converge("push", push.change)
         assert caught.value.code == 5
-        typed = re.search(r"as root there: .*(kill -KILL \d+) ends it", caught.value.hint)
-        assert typed
-        assert push.house.fab_json("-H", "mail", "status")["mail"]["busy"].endswith(caught.value.hint)
-        push.machine.run(typed[1])
+        process = re.search(r"with --take-over: .*as root there: kill -CONT (\d+)", caught.value.hint)
+        assert process
+        assert "with --take-over" in push.house.fab_json("-H", "mail", "status")["mail"]["busy"]
+        push.machine.run(f"kill -KILL {process[1]}")
         other.converge("push", push.change)
         assert any("were undone" in text for text in other.said)
     runner.join(60)

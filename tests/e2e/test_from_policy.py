@@ -39,11 +39,13 @@ def published(house: House, *records: tuple[str, str]) -> Iterator[None]:
 
 
 def sign(house: House, raw: bytes, domain: str = "elsewhere.test") -> tuple[bytes, tuple[str, str]]:
-    """The message signed by dkimpy, and the record of the key."""
+    """The message signed by dkimpy, and the record of the key, by a name that nobody has asked for before: Rspamd keeps
+    the keys that it has found."""
+    selector = f"theirs-{token()}"
     generate = ["openssl", "genpkey", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048"]
     private = subprocess.run(generate, capture_output=True, check=True).stdout
-    signed = dkim.sign(raw, b"theirs", domain.encode(), private, include_headers=[b"from", b"subject"]) + raw
-    return signed, (f"theirs._domainkey.{domain}", f"v=DKIM1; k=rsa; p={public_half(private)}")
+    signed = dkim.sign(raw, selector.encode(), domain.encode(), private, include_headers=[b"from", b"subject"]) + raw
+    return signed, (f"{selector}._domainkey.{domain}", f"v=DKIM1; k=rsa; p={public_half(private)}")
 
 
 @pytest.mark.parametrize("sender", ["", STRANGER, "admin@example.test"])

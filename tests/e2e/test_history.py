@@ -103,7 +103,7 @@ def test_a_password_that_cannot_be_had_is_recorded_as_that(up: House, site: Site
     up.fab("-H", "mail", "plan", site=path)  # of a machine that is known a user's password is asked for by itself
     done = up.fab("-H", "mail", "bootstrap", site=path, check=False)
     assert done.returncode == 2
-    told = f"the password of new@second.test (mail_users[{number}].pw): its command ended with status 127"
+    told = f"the password of new@second.test (mail_users[{number}].pw): its command (exit 127) ended with status 127"
     assert done.stderr.splitlines()[0] == f"mailops: mail: {told}"
     (last,) = entries(up, "mail", 1)
     assert (last["outcome"], last["why"]) == ("failed", "a user's password could not be had on the laptop")

@@ -118,7 +118,7 @@ def test_a_pipe_may_give_it_the_passphrase(house: House, console: Console) -> No
 
 
 def test_its_help_says_what_it_does(house: House) -> None:
-    assert house.run("mail", "/usr/sbin/mailboot --help").startswith("Usage: mailboot\n")
+    assert house.run("mail", "/usr/sbin/mailboot --help").startswith("Usage: mailboot [--take-over]\n")
     assert replica.run(house.lab, "mail", ["/usr/sbin/mailboot", "secret"], None, False).returncode == 2
 
 

@@ -20,8 +20,8 @@ from mailops.site.model import Secret
 _COMMAND_SECONDS = 300
 # Shorter than this, a password is part of too many ordinary words to be masked.
 _SHORTEST_MASKED = 4
-PLAIN = re.compile(r"[\w./:@%+~-]+")
-TELLING = re.compile(r"-+(p|k|pw|pass|secret|token|key)", re.IGNORECASE)  # options whose value is one
+PLAIN = re.compile(r"[\w./%@+~-]+|[a-z]+://[\w./%+~-]+")  # nowhere NAME:PASSWORD
+TELLING = re.compile(r"-+(p|k|u|pw|pass|secret|token|key)", re.IGNORECASE)  # options whose value is one
 _MASK = "*" * 8
 # Sentences of our own. They say nothing of a password, until a word of theirs is masked: then they say which one it is.
 OURS = (
